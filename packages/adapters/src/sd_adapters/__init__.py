@@ -1,0 +1,1 @@
+"""Adapters that are injected into a model and ejected without a trace."""

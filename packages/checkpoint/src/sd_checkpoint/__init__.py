@@ -1,0 +1,1 @@
+"""Tensor files: lazy safetensors, atomic writes and the key-map engine."""

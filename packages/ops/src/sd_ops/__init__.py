@@ -1,0 +1,1 @@
+"""The exact fast paths of the networks: attention behind one function."""

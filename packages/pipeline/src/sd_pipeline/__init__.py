@@ -1,0 +1,1 @@
+"""Text in, picture out: joins text encoder, denoiser, sampler and autoencoder."""

@@ -1,0 +1,1 @@
+"""Noise schedules, training targets and diffusion samplers on plain tensors."""

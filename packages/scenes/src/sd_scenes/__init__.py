@@ -1,0 +1,1 @@
+"""Captioned scenes drawn by code, and the model trained on them."""

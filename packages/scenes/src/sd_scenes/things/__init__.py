@@ -1,0 +1,1 @@
+"""The things that scenes are made of, one drawing function each."""

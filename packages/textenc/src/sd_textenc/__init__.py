@@ -1,0 +1,1 @@
+"""CLIP text encoders and tokenizers that work offline."""

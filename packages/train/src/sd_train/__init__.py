@@ -1,0 +1,1 @@
+"""One trainer core and one task a training method."""

@@ -1,0 +1,1 @@
+"""The text-conditioned latent UNet of Stable Diffusion."""
