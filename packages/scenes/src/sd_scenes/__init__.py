@@ -1,1 +1,36 @@
 """Captioned scenes drawn by code, and the model trained on them."""
+
+from sd_scenes.captions import caption, plain_caption, vocabulary
+from sd_scenes.composition import compose
+from sd_scenes.dataset import Scenes, draw_scene, make_scene, write_folder
+from sd_scenes.errors import SceneError
+from sd_scenes.evaluation import EvalPrompt, eval_prompts
+from sd_scenes.model import MODEL_NAME, model_folder
+from sd_scenes.painter import paint_scene
+from sd_scenes.places import PLACES
+from sd_scenes.scene import Group, Item, Scene
+from sd_scenes.thing import Thing
+from sd_scenes.things import THINGS
+
+__all__ = [
+    "MODEL_NAME",
+    "PLACES",
+    "THINGS",
+    "EvalPrompt",
+    "Group",
+    "Item",
+    "Scene",
+    "SceneError",
+    "Scenes",
+    "Thing",
+    "caption",
+    "compose",
+    "draw_scene",
+    "eval_prompts",
+    "make_scene",
+    "model_folder",
+    "paint_scene",
+    "plain_caption",
+    "vocabulary",
+    "write_folder",
+]

@@ -82,7 +82,11 @@ class Canvas:
 
     def stroke(self, d: str, colour: str, width: float, **style: str | float) -> None:
         """Draw path data as a line with round ends."""
-        line = {"stroke": colour, "stroke_width": width, "stroke_linecap": "round"}
+        line: dict[str, str | float] = {
+            "stroke": colour,
+            "stroke_width": width,
+            "stroke_linecap": "round",
+        }
         self.path(d, "none", **{**line, "stroke_linejoin": "round", **style})
 
     def soft_shadow(
@@ -97,6 +101,16 @@ class Canvas:
             'stop-opacity="0"/></radialGradient>'
         )
         self.ellipse(centre, radius_x, radius_y, f"url(#{identity})")
+
+    def soft_glow(self, centre: Point, radius: float, colour: str, strength: float = 0.6) -> None:
+        """Draw light of ``colour`` that fades out towards ``radius``."""
+        identity = self._name()
+        self._defs.append(
+            f'<radialGradient id="{identity}"><stop offset="0" stop-color="{colour}" '
+            f'stop-opacity="{_n(strength)}"/><stop offset="1" stop-color="{colour}" '
+            'stop-opacity="0"/></radialGradient>'
+        )
+        self.circle(centre, radius, f"url(#{identity})")
 
     @contextmanager
     def group(

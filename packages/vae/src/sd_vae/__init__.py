@@ -1,1 +1,22 @@
 """The KL autoencoder of latent diffusion and its training losses."""
+
+from sd_vae.autoencoder import AutoencoderKL, Decoder, Encoder
+from sd_vae.config import VAEConfig, VAEError, scenes, sd15
+from sd_vae.keymap import ldm_key_map
+from sd_vae.losses import VAELoss, VAELossConfig, VAELossTerms
+from sd_vae.posterior import DiagonalGaussian
+
+__all__ = [
+    "AutoencoderKL",
+    "Decoder",
+    "DiagonalGaussian",
+    "Encoder",
+    "VAEConfig",
+    "VAEError",
+    "VAELoss",
+    "VAELossConfig",
+    "VAELossTerms",
+    "ldm_key_map",
+    "scenes",
+    "sd15",
+]

@@ -1,0 +1,14 @@
+"""The commands, one file a group; none imports torch before it runs."""
+
+import typer
+
+from sdcli.commands import models, scenes, train, txt2img
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command to the program."""
+    app.command("txt2img")(txt2img.txt2img)
+    app.command("train-vae")(train.train_vae)
+    app.command("train")(train.train)
+    app.command("scenes")(scenes.scenes)
+    app.command("models")(models.models)

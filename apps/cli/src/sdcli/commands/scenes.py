@@ -1,0 +1,31 @@
+"""`sdcli scenes`: captioned pictures, drawn by code, as a folder to train on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdcli.progress import progress
+
+
+def scenes(
+    folder: Annotated[Path, typer.Argument(help="Where to draw; a folder begun before goes on.")],
+    count: Annotated[int, typer.Option(help="How many pictures.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
+    size: Annotated[int, typer.Option(help="Pixels a side, 16 to 2048.")] = 128,
+    workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core]")] = None,
+) -> None:
+    """Draw captioned scenes into a folder with a metadata.jsonl."""
+    from sd_scenes import write_folder
+
+    with progress() as bars:
+        bar = bars.add_task("drawing", total=count, note="")
+        write_folder(
+            folder,
+            count,
+            seed=seed,
+            size=size,
+            workers=workers,
+            on_item=lambda done: bars.update(bar, completed=done),
+        )
+    print(f"{count} pictures in {folder}")

@@ -1,0 +1,123 @@
+"""`sdcli txt2img`: a prompt becomes pictures."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdcli.models import resolve_model
+from sdcli.options import Attention, Device, Dtype, Model
+from sdcli.progress import note, progress
+from sdcli.seeds import choose_seed
+
+if TYPE_CHECKING:
+    from sd_pipeline import Pipeline, Txt2Img
+
+
+def txt2img(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    negative: Annotated[
+        str, typer.Option("--negative", help="What to keep away from; needs --guidance above 1.")
+    ] = "",
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="A .png file for one picture (replaced if it exists), or a folder, in which "
+            "every picture gets a new name.",
+        ),
+    ] = Path("outputs"),
+    width: Annotated[
+        int | None, typer.Option(help="Pixels, a multiple of 8. [default: the model's]")
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Pixels, a multiple of 8. [default: the model's]")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps, 1 or more. [default: the model's]")
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="dpmpp_2m, euler, euler_a, ddim, ddpm or ddpm_large. [default: the model's]"
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="Noise levels to stop at: karras, leading, trailing or linspace. "
+            "[default: the sampler's]"
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance scale, from 1 (off) to 100. [default: the model's]"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the first picture; picture i has seed + i. [default: random]"),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Pictures in all.")] = 1,
+    batch: Annotated[
+        int, typer.Option(help="Pictures at a time; more is faster and takes more memory.")
+    ] = 1,
+    model: Model = "scenes",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    attention: Attention = "auto",
+) -> None:
+    """Draw pictures from a prompt and print each one's path, seed and time."""
+    started = time.perf_counter()
+    from sd_pipeline import Txt2Img, check_out, load_pipeline
+
+    request = Txt2Img(
+        prompt=prompt,
+        negative_prompt=negative,
+        width=width,
+        height=height,
+        num_steps=steps,
+        sampler=sampler,
+        schedule=schedule,
+        guidance_scale=guidance,
+        seed=choose_seed(seed, count),
+        count=count,
+        batch_size=batch,
+    )
+    check_out(out, count)
+    folder = resolve_model(model)
+    pipeline = load_pipeline(folder, name=model, device=device, dtype=dtype, attention=attention)
+    for text in (prompt, negative):
+        _report_losses(pipeline, text)
+    note(f"{model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
+    _draw(pipeline, request, out)
+
+
+def _draw(pipeline: "Pipeline", request: "Txt2Img", out: Path) -> None:
+    from sd_pipeline import save_picture
+
+    num_batches = -(-request.count // request.batch_size)
+    num_steps = pipeline.resolve(request).num_steps
+    with progress() as bars:
+        bar = bars.add_task("denoising", total=num_batches * num_steps, note="")
+        last = time.perf_counter()
+        pictures = pipeline.txt2img(request, on_step=lambda *_: bars.advance(bar))
+        for done, picture in enumerate(pictures, start=1):
+            path = save_picture(picture, out)
+            seconds, last = time.perf_counter() - last, time.perf_counter()
+            bars.update(bar, note=f"{done}/{request.count} pictures")
+            print(f"{path}  seed {picture.record.seed}  {seconds:.1f} s", flush=True)
+
+
+def _report_losses(pipeline: "Pipeline", text: str) -> None:
+    report = pipeline.check_prompt(text)
+    if report.unknown:
+        words = ", ".join(repr(word) for word in report.unknown)
+        note(f"the model {pipeline.name} does not know {words}: nothing is drawn for it")
+    if report.dropped:
+        note(
+            f"the prompt has {report.num_tokens} tokens, more than the model's context; "
+            f"left out: {report.dropped!r}"
+        )

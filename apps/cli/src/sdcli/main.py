@@ -1,0 +1,45 @@
+"""The program: its commands, and what becomes of an error."""
+
+import sys
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from sdcli import commands
+from sdcli.errors import is_user_error, one_line
+
+app = typer.Typer(
+    name="sdcli",
+    help="Text to image with latent diffusion, and the training of every part of it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+commands.register(app)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 2 bad input in one line, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        result = app(args=arguments, prog_name="sdcli", standalone_mode=False)
+    except TyperException as error:
+        _complain(one_line(error.format_message()))
+        return 2
+    except (KeyboardInterrupt, Abort):
+        _complain("interrupted")
+        return 130
+    except ValueError as error:
+        if not is_user_error(error):
+            raise
+        _complain(one_line(str(error)))
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str) -> None:
+    print(f"sdcli: {message}", file=sys.stderr)

@@ -1,0 +1,112 @@
+"""Exact attention behind one function, with backends chosen by name.
+
+Every backend computes softmax(q k^T / sqrt(D)) v (Vaswani et al. 2017, arXiv:1706.03762, eq. 1);
+they differ in speed and memory only.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["ATTENTION_BACKENDS", "AttentionUnavailable", "attention", "resolve_backend"]
+
+ATTENTION_BACKENDS = ("auto", "xformers", "sdpa", "chunked")
+
+# Scores held at once by `chunked`: 2**24 float32 values are 64 MiB.
+_MAX_CHUNK_SCORES = 2**24
+_XFORMERS_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class AttentionUnavailable(ValueError):  # noqa: N818  (the name is what a user reads)
+    """Say which attention backend cannot run, why, and what to do about it."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
+    """Attend from `q` (B, H, Tq, D) to `k` and `v` (B, H, T, D), giving (B, H, Tq, D).
+
+    `auto` takes xformers on CUDA where it is installed and has a kernel for these shapes, else
+    torch's own. Raises `AttentionUnavailable` when a backend named explicitly cannot run.
+    """
+    name = resolve_backend(backend, q.device, q.dtype)
+    if name == "chunked":
+        return _chunked(q, k, v)
+    if name == "sdpa":
+        return F.scaled_dot_product_attention(q, k, v)
+    try:
+        return _xformers(q, k, v)
+    except NotImplementedError as error:
+        # xformers raises this before any work when it has no kernel for the card or the shape.
+        if backend == "auto":
+            return F.scaled_dot_product_attention(q, k, v)
+        raise AttentionUnavailable(
+            f"attention backend 'xformers' has no kernel for {q.dtype} with head width "
+            f"{q.shape[-1]} on this device; use 'sdpa' or 'auto'"
+        ) from error
+
+
+def resolve_backend(name: str, device: torch.device | str, dtype: torch.dtype) -> str:
+    """Return the backend that `name` stands for on `device`: never "auto".
+
+    Raises `AttentionUnavailable` for an unknown name and for one that cannot run, with the reason.
+    """
+    if name not in ATTENTION_BACKENDS:
+        raise AttentionUnavailable(
+            f"unknown attention backend {name!r}; choose one of {', '.join(ATTENTION_BACKENDS)}"
+        )
+    if name == "auto":
+        return "sdpa" if _why_not_xformers(torch.device(device), dtype) else "xformers"
+    if name == "xformers":
+        reason = _why_not_xformers(torch.device(device), dtype)
+        if reason:
+            raise AttentionUnavailable(f"attention backend 'xformers' cannot run: {reason}")
+    return name
+
+
+def _why_not_xformers(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda":
+        return f"it needs a CUDA device, not '{device.type}'; use 'sdpa' or 'auto'"
+    if dtype not in _XFORMERS_DTYPES:
+        return f"it needs float16, bfloat16 or float32, not {dtype}; use 'sdpa' or 'auto'"
+    kernel, problem = _load_xformers()
+    if kernel is None:
+        return f"{problem}; `pip install xformers`, or use 'sdpa' or 'auto'"
+    return None
+
+
+@cache
+def _load_xformers() -> tuple[_Kernel | None, str]:
+    """Import xformers once: a failed import would otherwise be retried in every layer."""
+    try:
+        from xformers.ops import memory_efficient_attention
+    except ModuleNotFoundError:
+        return None, "it is not installed"
+    except (ImportError, OSError, RuntimeError) as error:
+        return None, f"its import fails ({str(error).splitlines()[0]})"
+    return memory_efficient_attention, ""
+
+
+def _xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    kernel, _ = _load_xformers()
+    assert kernel is not None
+    # xformers wants (B, T, H, D).
+    out = kernel(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2)
+
+
+def _chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend for a few queries at a time, so that the whole (Tq, T) score matrix never exists.
+
+    A softmax runs over one query's row, hence splitting queries is exact.
+    """
+    batch, heads, num_queries, width = q.shape
+    num_rows = max(1, _MAX_CHUNK_SCORES // (batch * heads * k.shape[2]))
+    keys = k.transpose(-1, -2)
+    chunks = []
+    for start in range(0, num_queries, num_rows):
+        scores = (q[:, :, start : start + num_rows] * width**-0.5) @ keys
+        chunks.append(scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v)
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=2)

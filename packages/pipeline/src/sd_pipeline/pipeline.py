@@ -1,0 +1,212 @@
+"""Text in, pictures out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sd_checkpoint import load_json
+from sd_ops import resolve_backend
+from sd_pipeline.errors import PipelineError
+from sd_pipeline.folder import Parts, load_model
+from sd_pipeline.picture import Picture, to_images
+from sd_pipeline.record import Record
+from sd_pipeline.request import Txt2Img
+from sd_sampler import Denoiser, NoiseSource, Plan, combine, plan, prediction
+from sd_textenc import PromptReport
+
+OnStep = Callable[[int, int], None]
+"""Is told (finished steps of this batch, steps of a batch)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Defaults:
+    """What a request that leaves it open gets: a model's `sampling.json`."""
+
+    num_steps: int = 20
+    guidance_scale: float = 7.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pipeline:
+    """A model that is ready to draw."""
+
+    parts: Parts
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    attention: str = "auto"
+    defaults: Defaults = Defaults()
+
+    def check_prompt(self, prompt: str) -> PromptReport:
+        """Report which words the model does not know and what of a prompt it has no room for."""
+        return self.parts.text_encoder.tokenizer.check(prompt)
+
+    def resolve(self, request: Txt2Img) -> Record:
+        """Return the record of the request's first picture, every open setting filled in.
+
+        Raises ``SamplerError`` for settings that the model's schedule cannot serve.
+        """
+        side = self.parts.unet.config.sample_size * self._factor
+        sampler = request.sampler or self.parts.scheduler.sampler
+        own = self.parts.scheduler.schedule if request.sampler is None else None
+        num_steps = request.num_steps or self.defaults.num_steps
+        planned = self._plan(sampler, request.schedule or own, num_steps)
+        scale = request.guidance_scale
+        return Record(
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            width=request.width or side,
+            height=request.height or side,
+            num_steps=num_steps,
+            sampler=sampler,
+            schedule=planned.schedule,
+            guidance_scale=self.defaults.guidance_scale if scale is None else scale,
+            seed=request.seed,
+            model=self.name,
+            dtype=str(self.dtype).removeprefix("torch."),
+            device=str(self.device),
+            attention=resolve_backend(self.attention, self.device, self.dtype),
+        )
+
+    def txt2img(self, request: Txt2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
+        """Draw ``request.count`` pictures, ``request.batch_size`` at a time, each when it is done.
+
+        Picture i has seed ``request.seed + i`` and its own noise, whatever the batch.
+        """
+        record = self.resolve(request)
+        seeds = range(request.seed, request.seed + request.count)
+        for start in range(0, request.count, request.batch_size):
+            batch = seeds[start : start + request.batch_size]
+            latents = self._denoise(record, batch, on_step)
+            for seed, image in zip(batch, self.decode(latents), strict=True):
+                yield Picture(image=image, record=record.with_seed(seed))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Turn scaled latents (B, C, H, W) into 8-bit RGB images of f times their size."""
+        vae = self.parts.vae
+        return to_images(vae.decode(vae.unscale(latents.to(self.dtype))))
+
+    @torch.inference_mode()
+    def _denoise(self, record: Record, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
+        planned = self._plan(record.sampler, record.schedule, record.num_steps)
+        shape = (
+            self.parts.vae.config.latent_channels,
+            record.height // self._factor,
+            record.width // self._factor,
+        )
+        noise = NoiseSource(seeds, shape, self.device)
+
+        def tell(step: int, _sigma: float, _x: Tensor, _x0: Tensor) -> None:
+            if on_step is not None:
+                on_step(step + 1, record.num_steps)
+
+        return planned.run(self._guided(planned, record, len(seeds)), noise, on_step=tell)
+
+    def _guided(self, planned: Plan, record: Record, batch_size: int) -> Denoiser:
+        """Return the denoiser of a prompt: one call for prompt and negative prompt together."""
+        guided = record.guidance_scale > 1
+        prompts = [record.negative_prompt, record.prompt] if guided else [record.prompt]
+        states = self.parts.text_encoder.encode(prompts).hidden_states
+        states = states.to(self.dtype).repeat_interleave(batch_size, dim=0)
+
+        def network(x: Tensor, timesteps: Tensor) -> Tensor:
+            output: Tensor = self.parts.unet(x, timesteps, states)
+            return output
+
+        kind = prediction(self.parts.scheduler.diffusion.prediction)
+        denoise = planned.denoiser(network, kind, dtype=self.dtype)
+        if not guided:
+            return denoise
+
+        def both(x: Tensor, sigma: Tensor) -> Tensor:
+            uncond, cond = denoise(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
+            return combine(uncond, cond, record.guidance_scale)
+
+        return both
+
+    def _plan(self, sampler: str, schedule: str | None, num_steps: int) -> Plan:
+        diffusion = self.parts.scheduler.diffusion
+        return plan(
+            sampler, schedule, diffusion.noise_schedule(), num_steps, diffusion.plan_options()
+        )
+
+    @property
+    def _factor(self) -> int:
+        return int(2 ** (len(self.parts.vae.config.block_out_channels) - 1))
+
+
+def load_pipeline(
+    folder: Path,
+    *,
+    name: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+) -> Pipeline:
+    """Open the model in ``folder`` on ``device`` ("auto": CUDA, MPS or CPU, the first there is).
+
+    ``dtype`` is fp32, fp16, bf16 or "auto": fp16 on CUDA, fp32 elsewhere. ``attention`` is a
+    backend of sd_ops. Raises ``PipelineError`` for a device or dtype that cannot be had,
+    ``AttentionUnavailable`` for a backend that cannot run there, and what ``load_model`` raises.
+    """
+    place = resolve_device(device)
+    precision = resolve_dtype(dtype, place)
+    resolve_backend(attention, place, precision)
+    parts = load_model(folder, dtype=precision)
+    for module in (parts.unet, parts.vae, parts.text_encoder):
+        module.to(place)
+    parts.unet.set_attention_backend(attention)
+    parts.vae.set_attention_backend(attention)
+    return Pipeline(
+        parts=parts,
+        name=name or folder.resolve().name,
+        device=place,
+        dtype=precision,
+        attention=attention,
+        defaults=_read_defaults(folder),
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called ``name``; raises ``PipelineError`` when there is no such device."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise PipelineError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); "
+            "try --device cpu or auto"
+        ) from error
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype called ``name``; raises ``PipelineError`` for an unknown one."""
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in dtypes:
+        raise PipelineError(f"dtype is {name!r}; it must be auto, {', '.join(dtypes)}")
+    return dtypes[name]
+
+
+def _read_defaults(folder: Path) -> Defaults:
+    path = folder / "sampling.json"
+    if not path.is_file():
+        return Defaults()
+    values = load_json(path)
+    try:
+        return Defaults(**values)
+    except TypeError as error:
+        raise PipelineError(
+            f"{path} holds {', '.join(values)}; it may hold num_steps and guidance_scale"
+        ) from error

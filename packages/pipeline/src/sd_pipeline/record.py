@@ -1,0 +1,62 @@
+"""What made a picture, and how it is written into the file."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+_SAMPLER_NAMES = {
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "ddpm_large": "DDPM large variance",
+    "dpmpp_2m": "DPM++ 2M",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """Hold every setting of one picture."""
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_steps: int
+    sampler: str
+    schedule: str
+    guidance_scale: float
+    seed: int
+    model: str
+    dtype: str
+    device: str
+    attention: str
+
+    def with_seed(self, seed: int) -> "Record":
+        """Return the record of the picture with another seed."""
+        return replace(self, seed=seed)
+
+    def json(self) -> str:
+        """Return the record as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    def parameters(self) -> str:
+        """Return the web UI's ``parameters`` text."""
+        settings = {
+            "Steps": self.num_steps,
+            "Sampler": _SAMPLER_NAMES.get(self.sampler, self.sampler),
+            "Schedule type": self.schedule.capitalize(),
+            "CFG scale": f"{self.guidance_scale:g}",
+            "Seed": self.seed,
+            "Size": f"{self.width}x{self.height}",
+            "Model": _quoted(self.model),
+        }
+        lines = [self.prompt]
+        if self.negative_prompt:
+            lines.append(f"Negative prompt: {self.negative_prompt}")
+        lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
+        return "\n".join(lines)
+
+
+def _quoted(value: str) -> str:
+    # The readers of this text split at commas and colons unless the value is a JSON string.
+    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ",:\n") else value

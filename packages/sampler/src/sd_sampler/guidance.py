@@ -1,0 +1,25 @@
+"""Classifier-free guidance: two denoisers joined into one."""
+
+from torch import Tensor
+
+from sd_sampler.protocols import Denoiser
+
+
+def combine(uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
+    """Return uncond + scale (cond - uncond): scale 1 is cond alone, 0 uncond alone.
+
+    Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598, eq. 6, with scale =
+    1 + w. x0 is linear in eps and in v, so it makes no difference which of the three is combined.
+    """
+    return uncond + scale * (cond - uncond)
+
+
+def classifier_free(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
+    """Guide cond away from uncond by scale; at scale 1 uncond is never asked."""
+    if scale == 1:
+        return cond
+
+    def guided(x: Tensor, sigma: Tensor) -> Tensor:
+        return combine(uncond(x, sigma), cond(x, sigma), scale)
+
+    return guided

@@ -1,0 +1,215 @@
+"""A plan: everything about a sampling run that does not depend on the network."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from sd_sampler.ddim import DDIMOptions, ddim
+from sd_sampler.ddpm import ddpm_large
+from sd_sampler.denoiser import clipped, denoiser
+from sd_sampler.errors import SamplerError, unknown
+from sd_sampler.euler import euler_ancestral
+from sd_sampler.noise import NoiseSource
+from sd_sampler.prediction import Prediction
+from sd_sampler.protocols import Denoiser, Network, OnStep, Sampler, precise
+from sd_sampler.registry import SamplerEntry, get_sampler
+from sd_sampler.schedule import NoiseSchedule
+from sd_sampler.sigmas import (
+    SIGMA_SCHEDULES,
+    SPACINGS,
+    check_steps,
+    close,
+    karras_sigmas,
+    sigmas_at,
+    spaced_timesteps,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanOptions:
+    """Settle what a model's scheduler_config.json settles, under the same names.
+
+    `clip_sample` is the limit to clamp x0 to, or None; it and `set_alpha_to_one` concern ddim and
+    ddpm alone. `eta` is that of ddim (None: 0) and of euler_a (None: 1). `match_diffusers` asks for
+    diffusers' picture to the last bit; without it DPM-Solver++ does not round its timesteps, DDIM
+    aims for the level it stops at next, and Karras ladders span the whole table.
+    """
+
+    spacing: str = "leading"
+    steps_offset: int = 0
+    set_alpha_to_one: bool = True
+    clip_sample: float | None = None
+    eta: float | None = None
+    match_diffusers: bool = True
+
+    def __post_init__(self) -> None:
+        if self.spacing not in SPACINGS:
+            raise unknown("timestep spacing", self.spacing, SPACINGS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Plan:
+    """Hold a ladder and the way down it.
+
+    `sigmas` (N + 1,) float64 ends with 0; `timesteps` (N,) are what the network is told at each.
+    The first x is unit noise times `init_scale`. `clip`, where set, clamps x0 around the sampler.
+    `landings` (N,) are the levels at which diffusers' DDIM aims its steps, kept only where they
+    differ from the ladder's: always T // N timesteps down (not so for linspace, nor for trailing
+    where N does not divide T), and the last to alphas_cumprod[0] unless `set_alpha_to_one`.
+    `rounds_timesteps` says that `timesteps` are rounded away from the sigmas they stand for.
+    """
+
+    sampler: SamplerEntry
+    schedule: str
+    num_steps: int
+    sigmas: Tensor
+    timesteps: Tensor
+    init_scale: float
+    rounds_timesteps: bool
+    landings: Tensor | None
+    clip: float | None
+    _run: Sampler = field(repr=False)
+
+    def timestep_of(self, sigma: Tensor) -> Tensor:
+        """Return the timestep of the ladder's level nearest to each sigma (B,)."""
+        dtype = precise(sigma.device)
+        ladder = self.sigmas[:-1].log().to(sigma.device, dtype)
+        nearest = (ladder - sigma.to(dtype).log()[:, None]).abs().argmin(1)
+        return self.timesteps.to(sigma.device, dtype)[nearest]
+
+    def denoiser(
+        self, network: Network, prediction: Prediction, *, dtype: torch.dtype | None = None
+    ) -> Denoiser:
+        """Wrap a network into the denoiser that this plan's timesteps call for."""
+        return denoiser(network, self, prediction, dtype=dtype)
+
+    def initial(self, noise: NoiseSource) -> Tensor:
+        """Return the x (B, ...) that the run starts from."""
+        return noise.initial() * self.init_scale
+
+    def run(
+        self, denoise: Denoiser, noise: NoiseSource, *, on_step: OnStep | None = None
+    ) -> Tensor:
+        """Sample x0 (B, ...) from noise; the network runs under the caller's grad mode."""
+        if self.clip is not None:
+            denoise = clipped(denoise, self.clip)
+        x = self.initial(noise)
+        return self._run(denoise, x, self.sigmas, noise=noise, on_step=on_step)
+
+
+_DEFAULTS = PlanOptions()
+
+
+def plan(
+    sampler: str,
+    schedule: str | None,
+    noise_schedule: NoiseSchedule,
+    num_steps: int,
+    options: PlanOptions = _DEFAULTS,
+) -> Plan:
+    """Plan a run of `sampler` in `num_steps` along `schedule`.
+
+    `schedule` is karras, leading, trailing or linspace; None is the sampler's own: karras for
+    dpmpp_2m, the spacing of `options` for the rest. Raises `SamplerError` for unknown names, a
+    number of steps out of range or too many for the spacing, and an eta the sampler does not take.
+    """
+    entry = get_sampler(sampler)
+    name = schedule or entry.schedule or options.spacing
+    if name not in SIGMA_SCHEDULES:
+        raise unknown("schedule", name, SIGMA_SCHEDULES)
+    check_steps(num_steps, noise_schedule.num_timesteps)
+    spacing = options.spacing if name == "karras" else name
+    if name == "karras":
+        levels, timesteps = _karras(entry, noise_schedule, num_steps, options)
+    else:
+        timesteps = _spaced(entry, spacing, noise_schedule, num_steps, options)
+        levels = sigmas_at(noise_schedule, timesteps, convention=entry.convention)
+    sigmas = close(levels)
+    landings = None
+    if entry.name == "ddim" and name != "karras" and options.match_diffusers:
+        landings = _landings(noise_schedule, timesteps, sigmas, options)
+    return Plan(
+        sampler=entry,
+        schedule=name,
+        num_steps=num_steps,
+        sigmas=sigmas,
+        timesteps=timesteps,
+        init_scale=_init_scale(entry, spacing, float(sigmas[0]), options),
+        rounds_timesteps=_rounds(entry, options) and name == "karras",
+        landings=landings,
+        clip=options.clip_sample if entry.name in ("ddpm", "ddpm_large") else None,
+        _run=_bind(entry, options, landings, noise_at_end=float(timesteps[-1]) > 0),
+    )
+
+
+def _spaced(
+    entry: SamplerEntry,
+    spacing: str,
+    noise_schedule: NoiseSchedule,
+    num_steps: int,
+    options: PlanOptions,
+) -> Tensor:
+    return spaced_timesteps(
+        spacing,
+        noise_schedule.num_timesteps,
+        num_steps,
+        steps_offset=options.steps_offset,
+        convention=entry.convention,
+    )
+
+
+def _karras(
+    entry: SamplerEntry, noise_schedule: NoiseSchedule, num_steps: int, options: PlanOptions
+) -> tuple[Tensor, Tensor]:
+    ends = noise_schedule.sigmas[[0, -1]]
+    if entry.convention == "euler" and options.match_diffusers:
+        # diffusers' Euler spans the ladder of its spacing, DPM-Solver++ the whole table.
+        timesteps = _spaced(entry, options.spacing, noise_schedule, num_steps, options)
+        ends = sigmas_at(noise_schedule, timesteps[[-1, 0]], convention="euler")
+    levels = karras_sigmas(float(ends[0]), float(ends[1]), num_steps)
+    timesteps = noise_schedule.timestep_of(levels)
+    if _rounds(entry, options):
+        # diffusers rounds, but only truncates for the cosine schedule.
+        cosine = noise_schedule.name == "cosine"
+        timesteps = timesteps.floor() if cosine else timesteps.round()
+    return levels, timesteps
+
+
+def _rounds(entry: SamplerEntry, options: PlanOptions) -> bool:
+    return entry.convention == "dpmpp" and options.match_diffusers
+
+
+def _landings(
+    noise_schedule: NoiseSchedule, timesteps: Tensor, sigmas: Tensor, options: PlanOptions
+) -> Tensor | None:
+    aims = timesteps.long() - noise_schedule.num_timesteps // len(timesteps)
+    levels = sigmas_at(noise_schedule, aims.clamp(min=0).double(), convention="ddim")
+    final = 0.0 if options.set_alpha_to_one else float(noise_schedule.sigmas[0])
+    landings = levels.where(aims >= 0, torch.tensor(final, dtype=torch.float64))
+    return None if torch.equal(landings, sigmas[1:]) else landings
+
+
+def _init_scale(entry: SamplerEntry, spacing: str, sigma_max: float, options: PlanOptions) -> float:
+    if entry.convention == "euler" and spacing != "leading" and options.match_diffusers:
+        return sigma_max
+    # Variance-preserving noise of standard deviation 1, divided by sqrt(alphas_cumprod).
+    return float((1 + sigma_max**2) ** 0.5)
+
+
+def _bind(
+    entry: SamplerEntry, options: PlanOptions, landings: Tensor | None, *, noise_at_end: bool
+) -> Sampler:
+    if options.eta is not None and entry.name not in ("ddim", "euler_a"):
+        raise SamplerError(f"eta {options.eta} is not for {entry.name}: use ddim or euler_a")
+    if entry.name == "ddim":
+        settled = DDIMOptions(eta=options.eta or 0.0, clip=options.clip_sample, landings=landings)
+        return cast(Sampler, partial(ddim, options=settled))
+    if entry.name == "euler_a" and options.eta is not None:
+        return cast(Sampler, partial(euler_ancestral, eta=options.eta))
+    if entry.name == "ddpm_large":
+        at_end = noise_at_end and options.match_diffusers
+        return cast(Sampler, partial(ddpm_large, noise_at_end=at_end))
+    return entry.run

@@ -1,0 +1,246 @@
+"""CLIP's byte-level BPE: prompts to token ids, and what of a prompt gets lost on the way."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Encoding, Regex, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from torch import Tensor
+
+from sd_textenc.errors import TextEncoderError
+
+START = "<|startoftext|>"
+END = "<|endoftext|>"
+
+# CLIP's rule: a contraction, a run of letters, one digit, or a run of anything else is a word.
+_WORD = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+_NORMALIZER = normalizers.Sequence(
+    [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+)
+_SPLITTER = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+_MERGES_HEADER = "#version: 0.2"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptReport:
+    """Say what a tokenizer makes of a prompt.
+
+    `num_tokens` counts the whole prompt without start and end; `dropped` is the end of the
+    prompt that the context has no room for, as it was written ("" when all fits); `unknown`
+    are the words that a closed vocabulary lacks, lower-cased, each once, in order.
+    """
+
+    num_tokens: int
+    dropped: str
+    unknown: tuple[str, ...]
+
+
+def split_words(text: str) -> list[str]:
+    """Split text into the words CLIP's BPE works on: NFC, lower case, no white space."""
+    normal = _NORMALIZER.normalize_str(text)
+    return [piece for piece, _ in _SPLITTER.pre_tokenize_str(normal)]
+
+
+class Tokenizer:
+    """Turn prompts into ids, equal to those of transformers' CLIPTokenizer of the same table.
+
+    `merges` are lines "left right", first line merged first. Ids are padded with `pad_token`
+    (<|endoftext|> in SD 1.x). `words`, where given, close the vocabulary: the network behind
+    it knows these and no others, and `check` names the rest.
+
+    Raises:
+        TextEncoderError: the table lacks a special token or a merge's parts, or the context
+            has no room for a word.
+
+    """
+
+    def __init__(
+        self,
+        vocab: Mapping[str, int],
+        merges: Sequence[str],
+        *,
+        context_length: int = 77,
+        words: Collection[str] | None = None,
+        pad_token: str = END,
+    ):
+        if context_length < 3:
+            raise TextEncoderError(
+                f"context_length is {context_length}; it must be at least 3: start, a word, end"
+            )
+        for token in (START, END, pad_token):
+            if token not in vocab:
+                raise TextEncoderError(f"the vocabulary lacks {token!r}; add it to vocab.json")
+        self.vocab = dict(vocab)
+        self.merges = tuple(merges)
+        self.context_length = context_length
+        self.words = None if words is None else frozenset(words)
+        self.pad_token = pad_token
+        self._backend = _build_backend(self.vocab, self.merges)
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of rows a token embedding needs."""
+        return max(self.vocab.values()) + 1
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether words outside the vocabulary mean nothing to the network."""
+        return self.words is not None
+
+    @property
+    def bos_token_id(self) -> int:
+        """Return the id of <|startoftext|>."""
+        return self.vocab[START]
+
+    @property
+    def eos_token_id(self) -> int:
+        """Return the id of <|endoftext|>."""
+        return self.vocab[END]
+
+    @property
+    def pad_token_id(self) -> int:
+        """Return the id that fills the context after the end."""
+        return self.vocab[self.pad_token]
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Return ids (B, T): start, the prompt's tokens, end, padding.
+
+        Tokens beyond T - 2 are left out: ask `check` first, and tell the user.
+
+        Raises:
+            TextEncoderError: `prompts` is one string instead of a sequence of them.
+
+        """
+        if isinstance(prompts, str):
+            raise TextEncoderError(f"prompts is the string {prompts!r}; pass a list of strings")
+        room = self.context_length - 2
+        rows = torch.full((len(prompts), self.context_length), self.pad_token_id)
+        for row, prompt in zip(rows, prompts, strict=True):
+            ids = [self.bos_token_id, *self._encode(prompt).ids[:room], self.eos_token_id]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+    def check(self, prompt: str) -> PromptReport:
+        """Report how many tokens a prompt has, what is dropped, and which words are unknown."""
+        encoding = self._encode(prompt)
+        room = self.context_length - 2
+        dropped = ""
+        if len(encoding.ids) > room:
+            dropped = prompt[encoding.offsets[room][0] :].strip()
+        unknown: tuple[str, ...] = ()
+        if self.words is not None:
+            known = self.words | {START, END}
+            unknown = tuple(dict.fromkeys(w for w in split_words(prompt) if w not in known))
+        return PromptReport(num_tokens=len(encoding.ids), dropped=dropped, unknown=unknown)
+
+    def files(self) -> dict[str, str]:
+        """Return the texts of a diffusers `tokenizer` folder by file name.
+
+        transformers' CLIPTokenizer opened on that folder gives equal ids.
+        """
+        specials = {
+            "bos_token": START,
+            "eos_token": END,
+            "pad_token": self.pad_token,
+            "unk_token": END,
+        }
+        config: dict[str, Any] = {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": self.context_length,
+            "do_lower_case": True,
+            "add_prefix_space": False,
+            **specials,
+        }
+        if self.words is not None:
+            config |= {"closed_vocabulary": True, "words": sorted(self.words)}
+        return {
+            "vocab.json": json.dumps(self.vocab, ensure_ascii=False),
+            "merges.txt": "\n".join([_MERGES_HEADER, *self.merges]) + "\n",
+            "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2) + "\n",
+            "special_tokens_map.json": json.dumps(specials, indent=2) + "\n",
+        }
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, str]) -> "Tokenizer":
+        """Read the texts of a diffusers `tokenizer` folder, ours or another's.
+
+        The table is `vocab.json` with `merges.txt`, or else `tokenizer.json`, the only one
+        that transformers 5 writes. `special_tokens_map.json` may be absent, and
+        `tokenizer_config.json` too: then the context is CLIP's 77 and <|endoftext|> pads.
+
+        Raises:
+            TextEncoderError: a file is missing or is not what its name says.
+
+        """
+        vocab, merges = _read_table(files)
+        config = _json_object(files, "tokenizer_config.json")
+        specials = _json_object(files, "special_tokens_map.json")
+        pad = config.get("pad_token") or specials.get("pad_token") or END
+        length = config.get("model_max_length", 77)
+        return cls(
+            vocab,
+            merges,
+            # transformers writes a huge number where it knows no limit.
+            context_length=int(length) if length < 10**6 else 77,
+            words=config.get("words", ()) if config.get("closed_vocabulary") else None,
+            pad_token=pad["content"] if isinstance(pad, Mapping) else pad,
+        )
+
+    def _encode(self, prompt: str) -> Encoding:
+        # One at a time: a batch starts threads, which warn when a data loader forks afterwards.
+        return self._backend.encode(prompt, add_special_tokens=False)
+
+
+def _build_backend(vocab: dict[str, int], merges: Sequence[str]) -> Backend:
+    pairs = []
+    for line in merges:
+        left, _, right = line.partition(" ")
+        for token in (left, right, left + right):
+            if token not in vocab:
+                raise TextEncoderError(
+                    f"the merge {line!r} needs the token {token!r}, which the vocabulary lacks"
+                )
+        pairs.append((left, right))
+    backend = Backend(
+        models.BPE(vocab=vocab, merges=pairs, end_of_word_suffix="</w>", unk_token=END)
+    )
+    backend.normalizer = _NORMALIZER
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [_SPLITTER, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.add_special_tokens([AddedToken(token, special=True) for token in (START, END)])
+    return backend
+
+
+def _read_table(files: Mapping[str, str]) -> tuple[dict[str, int], list[str]]:
+    if "vocab.json" in files and "merges.txt" in files:
+        lines = files["merges.txt"].split("\n")
+        merges = [line for line in lines if line and not line.startswith("#version")]
+        return _json_object(files, "vocab.json"), merges
+    if "tokenizer.json" not in files:
+        raise TextEncoderError(
+            "the tokenizer has neither vocab.json and merges.txt nor tokenizer.json; "
+            "a CLIP tokenizer needs them"
+        )
+    model = _json_object(files, "tokenizer.json").get("model", {})
+    if model.get("type") != "BPE":
+        raise TextEncoderError(
+            f"tokenizer.json holds a {model.get('type')!r} model; a CLIP tokenizer's is 'BPE'"
+        )
+    pairs = model["merges"]
+    return model["vocab"], [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
+
+
+def _json_object(files: Mapping[str, str], name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(files.get(name, "{}"))
+    except json.JSONDecodeError as error:
+        raise TextEncoderError(f"{name} is not JSON ({error}); write it anew") from error
+    if not isinstance(value, dict):
+        raise TextEncoderError(f"{name} holds a {type(value).__name__}; it must hold an object")
+    return value

@@ -1,0 +1,137 @@
+"""Building a denoiser run: load what is frozen, make what is new, fill the caches."""
+
+from pathlib import Path
+
+import torch
+from sd_pipeline.folder import Parts, load_unet, load_vae
+from sd_pipeline.scheduler_config import SchedulerConfig
+from sd_textenc import CLIPTextEncoder
+from sd_unet import UNet, UNetConfig, scenes, sd15
+from sd_vae import AutoencoderKL
+from torch import Tensor
+
+from sd_train.cache import cached, module_fingerprint
+from sd_train.config import DenoiserTrainConfig, ScheduleSettings
+from sd_train.data import PictureFolder, check_sizes, describe
+from sd_train.errors import TrainError
+from sd_train.latents import DenoiserSource, TextTable, encode_folder
+from sd_train.precision import autocast, memory_format, resolve_device
+from sd_train.reporter import Reporter, SilentReporter
+from sd_train.seeds import derive_seed
+from sd_train.settings import build_network_config, field_values
+from sd_train.tasks.denoiser import DenoiserTask
+from sd_train.text import build_text_encoder, encode_all, tokenize
+
+PRESETS = {"sd15": sd15, "scenes": scenes}
+_BETA_SCHEDULES = {"cosine": "squaredcos_cap_v2"}
+
+
+def build_denoiser_task(
+    config: DenoiserTrainConfig,
+    cache_folder: Path | None = None,
+    reporter: Reporter | None = None,
+) -> DenoiserTask:
+    """Read the data, load or make the networks on their device, and fill the caches.
+
+    `cache_folder` keeps what frozen encoders say of the data; without it memory alone does.
+    """
+    reporter = reporter or SilentReporter()
+    device = resolve_device(config.trainer.device)
+    layout = memory_format(config.trainer.channels_last)
+    vae = load_vae(Path(config.vae)).to(device, memory_format=layout)
+    check_sizes(config.data, vae.config.downsampling)
+    folder = PictureFolder(config.data)
+    for line in describe(folder):
+        reporter.message(line)
+    encoder, text = build_text_encoder(config.text, folder.captions, config.trainer.seed)
+    unet = _unet(config, vae, encoder)
+    resolved_unet = config.unet.model_copy(update={"fields": field_values(unet.config)})
+    config = config.model_copy(update={"text": text, "unet": resolved_unet})
+    parts = Parts(
+        unet=unet.to(device, memory_format=layout),
+        vae=vae,
+        text_encoder=encoder.to(device),
+        scheduler=_scheduler(config.schedule, config.objective.prediction),
+    )
+    table = _text_table(config, encoder, folder, cache_folder, reporter)
+    posteriors = _posteriors(config, vae, folder, cache_folder, reporter)
+    return DenoiserTask(parts, DenoiserSource(folder, posteriors, table), config)
+
+
+def _unet(config: DenoiserTrainConfig, vae: AutoencoderKL, encoder: CLIPTextEncoder) -> UNet:
+    joints = {
+        "in_channels": vae.config.latent_channels,
+        "out_channels": vae.config.latent_channels,
+        "cross_attention_dim": encoder.config.hidden_size,
+    }
+    if config.init_from:
+        unet = load_unet(Path(config.init_from)).requires_grad_(True)
+    else:
+        sample_size = (config.data.crop or config.data.size) // vae.config.downsampling
+        fields = {"sample_size": sample_size, **joints, **config.unet.fields}
+        network = build_network_config(UNetConfig, PRESETS, config.unet.preset, fields, at="unet")
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(config.trainer.seed, "init", 0))
+            unet = UNet(network)
+    for name, wanted in joints.items():
+        if getattr(unet.config, name) != wanted:
+            raise TrainError(
+                f"the UNet's {name} is {getattr(unet.config, name)}, but the autoencoder and text "
+                f"encoder of this run need {wanted}; take networks that belong together"
+            )
+    return unet
+
+
+def _scheduler(settings: ScheduleSettings, prediction: str) -> SchedulerConfig:
+    return SchedulerConfig(
+        num_train_timesteps=settings.num_timesteps,
+        beta_start=settings.beta_start,
+        beta_end=settings.beta_end,
+        beta_schedule=_BETA_SCHEDULES.get(settings.name, settings.name),
+        prediction=prediction,
+        zero_terminal_snr=settings.zero_terminal_snr,
+    )
+
+
+def _text_table(
+    config: DenoiserTrainConfig,
+    encoder: CLIPTextEncoder,
+    folder: PictureFolder,
+    cache_folder: Path | None,
+    reporter: Reporter,
+) -> TextTable:
+    unique = [*sorted(set(folder.captions) - {""}), ""]
+    row_of = {caption: row for row, caption in enumerate(unique)}
+    rows = torch.tensor([row_of[caption] for caption in folder.captions])
+    token_ids, lines = tokenize(encoder.tokenizer, unique)
+    for line in lines:
+        reporter.message(line)
+    if config.text.train:
+        return TextTable(key="token_ids", values=token_ids, rows=rows)
+    key = f"{module_fingerprint(encoder)}/{encoder.tokenizer.files()}/{unique}"
+
+    def compute() -> dict[str, Tensor]:
+        reporter.message(f"encoding {len(unique)} captions")
+        return {"hidden_states": encode_all(encoder, token_ids)}
+
+    values = cached(cache_folder, "text", key, compute)["hidden_states"]
+    return TextTable(key="hidden_states", values=values, rows=rows)
+
+
+def _posteriors(
+    config: DenoiserTrainConfig,
+    vae: AutoencoderKL,
+    folder: PictureFolder,
+    cache_folder: Path | None,
+    reporter: Reporter,
+) -> dict[str, Tensor]:
+    if not config.cache_latents:
+        return {}
+    precision = config.trainer.precision
+    key = f"{folder.fingerprint()}/{module_fingerprint(vae)}/{precision}"
+
+    def compute() -> dict[str, Tensor]:
+        with autocast(precision, next(vae.parameters()).device):
+            return encode_folder(vae, folder, reporter.message)
+
+    return cached(cache_folder, "latents", key, compute)

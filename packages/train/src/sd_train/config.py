@@ -1,0 +1,180 @@
+"""The settings of a training run, as people write them in TOML."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TrainerConfig(_Settings):
+    """The loop: a step is an optimizer step over `batch_size * accumulate` examples.
+
+    0 switches off what counts or limits: `clip_grad_norm`, `ema_decay`, `save_every`,
+    `validate_every`. The last step always saves, validates and exports.
+    """
+
+    steps: AtLeastOne
+    batch_size: AtLeastOne = 16
+    accumulate: AtLeastOne = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_final: Fraction = 0.0
+    warmup_steps: Count = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.999,
+    )
+    clip_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema_power: Annotated[float, Field(ge=0)] = 0.75
+    precision: Precision = "fp32"
+    seed: Count = 0
+    save_every: Count = 1000
+    keep_last: AtLeastOne = 2
+    validate_every: Count = 1000
+    log_every: AtLeastOne = 50
+    num_workers: Count = 0
+    device: str = "auto"
+    channels_last: bool = True
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "TrainerConfig":
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} exceeds steps {self.steps}")
+        return self
+
+
+class DataConfig(_Settings):
+    """A folder of captioned pictures.
+
+    Pictures are resized so that the shorter side is `size` and cut to the centre square; training
+    sees random squares of `crop` px (0: the whole square). `flip` mirrors half of them: off, since
+    captions say left and right. `holdout` pictures, evenly spaced, are kept for validation.
+    """
+
+    folder: str
+    size: AtLeastOne = 512
+    crop: Count = 0
+    flip: bool = False
+    caption_dropout: Fraction = 0.1
+    holdout: Count = 64
+    in_memory: bool = True
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "DataConfig":
+        if self.crop > self.size:
+            raise ValueError(f"crop {self.crop} exceeds size {self.size}; use at most {self.size}")
+        return self
+
+
+class Architecture(_Settings):
+    """A preset of a network by name, with single fields of its config replaced."""
+
+    preset: str
+    fields: dict[str, Any] = {}
+
+
+class VAELossSettings(_Settings):
+    """The weights of the autoencoder's loss."""
+
+    reconstruction: Literal["l1", "mse"] = "l1"
+    kl_weight: Annotated[float, Field(ge=0)] = 1e-6
+    gradient_weight: Annotated[float, Field(ge=0)] = 0.0
+
+
+class VAETrainConfig(_Settings):
+    """A run of `train-vae`; `init_from` is a folder with an autoencoder to go on from."""
+
+    trainer: TrainerConfig
+    data: DataConfig
+    vae: Architecture = Architecture(preset="sd15")
+    loss: VAELossSettings = VAELossSettings()
+    init_from: str = ""
+    export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+
+
+class TextSettings(_Settings):
+    """The text encoder: trained along or frozen, new from a preset or from a folder.
+
+    `folder` holds `text_encoder/` and `tokenizer/`. Without it the preset is built with the
+    tokenizer "captions" (closed, made from the training captions), "clip", or a tokenizer folder.
+    """
+
+    train: bool = False
+    folder: str = ""
+    preset: str = "vit_l14"
+    fields: dict[str, Any] = {}
+    tokenizer: str = "clip"
+    context_length: AtLeastOne = 77
+
+    @model_validator(mode="after")
+    def _frozen_needs_weights(self) -> "TextSettings":
+        if not self.train and not self.folder:
+            raise ValueError("a frozen text encoder needs `folder`; give it, or set train = true")
+        return self
+
+
+class ScheduleSettings(_Settings):
+    """The noise schedule of the forward process."""
+
+    name: Literal["linear", "scaled_linear", "cosine"] = "scaled_linear"
+    num_timesteps: AtLeastOne = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 0.00085
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.012
+    zero_terminal_snr: bool = False
+
+
+class ObjectiveSettings(_Settings):
+    """What the network predicts and how timesteps are drawn and weighted."""
+
+    prediction: Literal["eps", "v", "x0"] = "eps"
+    weighting: Literal["uniform", "min_snr"] = "uniform"
+    min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
+    timesteps: Literal["uniform", "antithetic"] = "uniform"
+
+
+class SampleSettings(_Settings):
+    """The validation pictures: fixed noise, the sampler, and prompts (held-out captions if empty)."""
+
+    prompts: tuple[str, ...] = ()
+    count: Count = 8
+    steps: AtLeastOne = 20
+    sampler: str = "dpmpp_2m"
+    sigmas: str = "karras"
+    guidance_scale: float = 5.0
+
+
+class DenoiserTrainConfig(_Settings):
+    """A run of `train`: the UNet, with the text encoder frozen or trained along."""
+
+    trainer: TrainerConfig
+    data: DataConfig
+    vae: str
+    text: TextSettings
+    unet: Architecture = Architecture(preset="sd15")
+    schedule: ScheduleSettings = ScheduleSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    samples: SampleSettings = SampleSettings()
+    cache_latents: bool = True
+    sample_posterior: bool = False
+    init_from: str = ""
+    export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+
+    @model_validator(mode="after")
+    def _cache_needs_fixed_pictures(self) -> "DenoiserTrainConfig":
+        if self.cache_latents and (self.data.crop or self.data.flip):
+            raise ValueError(
+                "cache_latents = true needs data.crop = 0 and data.flip = false; set them so"
+            )
+        return self

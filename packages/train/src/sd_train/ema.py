@@ -1,0 +1,48 @@
+"""Exponential moving average of weights."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Average parameters with decay min(decay, 1 - (1 + step) ** -power).
+
+    The power warm-up keeps the first, bad weights from lingering in a short run; `power` 0 means
+    the plain constant decay.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float, power: float) -> None:
+        self.parameters = list(parameters)
+        self.averages: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        self.decay = decay
+        self.power = power
+
+    def decay_at(self, step: int) -> float:
+        """Return the decay of the update after `step` (counted from 1)."""
+        if self.power == 0:
+            return self.decay
+        return min(self.decay, 1 - float(1 + step) ** -self.power)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the averages towards the parameters."""
+        weight = 1 - self.decay_at(step)
+        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], weight)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Let the modules hold the averages inside the context; no copy is made."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for i, parameter in enumerate(self.parameters):
+            average = self.averages[i]
+            self.averages[i] = parameter.data
+            parameter.data = average

@@ -1,0 +1,52 @@
+"""Pictures as tensors: open, convert, put into a grid, write."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from sd_checkpoint import atomic_path
+
+
+def open_square(path: Path, size: int) -> Tensor:
+    """Open a picture upright as RGB (transparency on white), the centre square of `size` px.
+
+    Returns uint8 (size, size, 3). Raises OSError, ValueError or SyntaxError on a broken file.
+    """
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("RGB")
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image))
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Turn uint8 (B, 3, H, W) into fp32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Turn pictures (B, 3, H, W) in [-1, 1] into uint8 on the CPU, clipping what lies outside."""
+    return images.float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).cpu()
+
+
+def grid(images: Tensor, columns: int) -> Tensor:
+    """Lay uint8 pictures (B, 3, H, W) out in rows of `columns`; missing ones stay black."""
+    missing = -len(images) % columns
+    padded = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
+    return rearrange(padded, "(rows cols) c h w -> c (rows h) (cols w)", cols=columns)
+
+
+def save_png(path: Path, image: Tensor) -> None:
+    """Write a uint8 picture (3, H, W) as PNG, atomically."""
+    array = rearrange(image, "c h w -> h w c").contiguous().numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(array).save(temporary, format="PNG")

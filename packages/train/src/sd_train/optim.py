@@ -1,0 +1,58 @@
+"""The optimizer and its learning-rate schedule."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from sd_train.config import TrainerConfig
+from sd_train.errors import TrainError
+
+
+def lr_scale(step: int, config: TrainerConfig) -> float:
+    """Return the factor on the learning rate for the optimizer step after `step` steps.
+
+    Linear warm-up, then constant, or a half cosine down to `lr_final` of the rate (Loshchilov and
+    Hutter, arXiv 1608.03983, equation 5, without restarts).
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.lr_schedule == "constant":
+        return 1.0
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.lr_final + (1 - config.lr_final) * cosine
+
+
+def build_optimizer(modules: Mapping[str, nn.Module], config: TrainerConfig) -> torch.optim.AdamW:
+    """Make AdamW (Loshchilov and Hutter, arXiv 1711.05101) with a group per module and decay.
+
+    Vectors (biases, norm scales) are not decayed. Each group keeps its undamped rate in `base_lr`.
+    """
+    unknown = sorted(set(config.learning_rate_scales) - set(modules))
+    if unknown:
+        raise TrainError(
+            f"trainer.learning_rate_scales names {unknown[0]!r}, which does not learn in this run; "
+            f"what learns: {', '.join(modules)}"
+        )
+    groups: list[dict[str, object]] = []
+    for name, module in modules.items():
+        rate = config.learning_rate * config.learning_rate_scales.get(name, 1.0)
+        learning = [p for p in module.parameters() if p.requires_grad]
+        matrices = [p for p in learning if p.ndim >= 2]
+        vectors = [p for p in learning if p.ndim < 2]
+        for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+            if parameters:
+                groups.append(
+                    {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+                )
+    if not groups:
+        raise TrainError("nothing learns in this run: every parameter is frozen")
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, scale: float) -> None:
+    """Scale every group's base rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * scale

@@ -1,0 +1,70 @@
+"""The endless stream of batches: a pure function of (seed, position), read ahead by threads."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from sd_train.seeds import generator_for
+from sd_train.task import Batch, BatchSource
+
+
+class BatchStream:
+    """Draw batches of `batch_size` from `source`, shuffled anew each epoch, from `position` on.
+
+    `position` counts the examples handed out since the beginning of the run; a batch may reach
+    over the end of an epoch. Every example is seen once an epoch.
+    """
+
+    def __init__(
+        self, source: BatchSource, *, batch_size: int, seed: int, position: int, num_workers: int
+    ) -> None:
+        self.source = source
+        self.batch_size = batch_size
+        self.seed = seed
+        self.position = position
+        self._epoch = -1
+        self._order: list[int] = []
+        self._ahead: deque[Future[Batch]] = deque()
+        self._submitted = position
+        self._pool = ThreadPoolExecutor(num_workers) if num_workers else None
+        self._depth = 2 * num_workers
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches for ever, moving `position`."""
+        while True:
+            yield self.take()
+
+    def take(self) -> Batch:
+        """Return the batch at `position` and move on."""
+        if self._pool is None:
+            batch = self._gather(self._indices(self.position), self.position)
+        else:
+            while len(self._ahead) < self._depth:
+                indices = self._indices(self._submitted)
+                self._ahead.append(self._pool.submit(self._gather, indices, self._submitted))
+                self._submitted += self.batch_size
+            batch = self._ahead.popleft().result()
+        self.position += self.batch_size
+        return batch
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _gather(self, indices: list[int], position: int) -> Batch:
+        return self.source.batch(indices, generator_for(self.seed, "data", position))
+
+    def _indices(self, position: int) -> list[int]:
+        count = len(self.source)
+        indices = []
+        for place in range(position, position + self.batch_size):
+            epoch, offset = divmod(place, count)
+            if epoch != self._epoch:
+                generator = generator_for(self.seed, "epoch", epoch)
+                self._order = torch.randperm(count, generator=generator).tolist()
+                self._epoch = epoch
+            indices.append(self._order[offset])
+        return indices

@@ -1,0 +1,79 @@
+"""The text side of a denoiser run: build the encoder, tokenize captions, cache frozen states."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from sd_pipeline.folder import load_text_encoder, load_tokenizer
+from sd_textenc import (
+    CLIPTextConfig,
+    CLIPTextEncoder,
+    Tokenizer,
+    clip_tokenizer,
+    scenes,
+    train_tokenizer,
+    vit_l14,
+)
+from torch import Tensor
+
+from sd_train.config import TextSettings
+from sd_train.errors import TrainError
+from sd_train.seeds import derive_seed
+from sd_train.settings import build_network_config, field_values
+
+_CHUNK = 64
+
+
+def build_tokenizer(settings: TextSettings, captions: Sequence[str]) -> Tokenizer:
+    """Make the tokenizer that the settings name: "captions", "clip" or a tokenizer folder."""
+    if settings.tokenizer == "captions":
+        return train_tokenizer(captions, context_length=settings.context_length)
+    if settings.tokenizer == "clip":
+        return clip_tokenizer()
+    folder = Path(settings.tokenizer)
+    if not folder.is_dir():
+        raise TrainError(
+            f"text.tokenizer = {settings.tokenizer!r} is not a folder; use captions, clip or a "
+            "tokenizer folder"
+        )
+    return load_tokenizer(folder)
+
+
+def build_text_encoder(
+    settings: TextSettings, captions: Sequence[str], seed: int
+) -> tuple[CLIPTextEncoder, TextSettings]:
+    """Load or make the text encoder, on the CPU in fp32; return it with the resolved settings."""
+    if settings.folder:
+        encoder = load_text_encoder(Path(settings.folder))
+    else:
+        tokenizer = build_tokenizer(settings, captions)
+        presets = {"scenes": partial(scenes, tokenizer.vocab_size), "vit_l14": vit_l14}
+        config = build_network_config(
+            CLIPTextConfig, presets, settings.preset, settings.fields, at="text"
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(seed, "init", 1))
+            encoder = CLIPTextEncoder(config, tokenizer)
+        settings = settings.model_copy(update={"fields": field_values(config)})
+    encoder.requires_grad_(settings.train).train(settings.train)
+    return encoder, settings
+
+
+def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
+    """Return ids (N, T), and a line for each way in which captions do not fit the tokenizer."""
+    cut = [caption for caption in captions if tokenizer.check(caption).dropped]
+    lines = []
+    if cut:
+        lines.append(
+            f"{len(cut)} captions are longer than {tokenizer.context_length} tokens and are cut, "
+            f"the first: {cut[0]!r}"
+        )
+    return tokenizer(captions), lines
+
+
+def encode_all(encoder: CLIPTextEncoder, token_ids: Tensor) -> Tensor:
+    """Return the hidden states (N, T, D) of ids (N, T) as fp16 on the CPU."""
+    with torch.no_grad():
+        chunks = [encoder.encode_tokens(ids).hidden_states for ids in token_ids.split(_CHUNK)]
+        return torch.cat([chunk.to("cpu", torch.float16) for chunk in chunks])

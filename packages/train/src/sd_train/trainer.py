@@ -1,0 +1,247 @@
+"""The one training loop: precision, accumulation, averaging, checkpoints, signals, logging."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sd_train.config import TrainerConfig
+from sd_train.errors import TrainError
+from sd_train.interrupts import stop_on_signals
+from sd_train.logs import RunLog
+from sd_train.optim import lr_scale, set_learning_rate
+from sd_train.precision import autocast
+from sd_train.reporter import Reporter, SilentReporter, StepInfo, TrainResult, format_scalars
+from sd_train.seeds import derive_seed, generator_for
+from sd_train.state import (
+    TrainState,
+    checkpoint_folder,
+    latest_checkpoint,
+    list_checkpoints,
+    remove_old_checkpoints,
+)
+from sd_train.stream import BatchStream
+from sd_train.task import Task, Validation
+
+MAX_SKIPPED_STEPS = 20
+
+
+def train(
+    task: Task,
+    config: TrainerConfig,
+    run_folder: Path,
+    reporter: Reporter | None = None,
+    *,
+    resume: bool = False,
+) -> TrainResult:
+    """Train until `config.steps`, or until SIGINT or SIGTERM asks to stop after the step.
+
+    A stopped run has a checkpoint; with `resume` it goes on from the latest one, on CPU bit for bit
+    as if it had never stopped. A finished run is exported to `run_folder/model`.
+    Raises TrainError where there is nothing to resume, something in the way, or the loss diverges.
+    """
+    with torch.random.fork_rng():
+        return Trainer(task, config, run_folder, reporter or SilentReporter()).run(resume)
+
+
+def export(task: Task, config: TrainerConfig, run_folder: Path, folder: Path) -> Path:
+    """Export the averaged weights of a run's latest checkpoint; return that checkpoint."""
+    state = TrainState(task.modules(), config)
+    checkpoint = latest_checkpoint(run_folder)
+    state.load(checkpoint)
+    Trainer(task, config, run_folder, SilentReporter(), state).export(folder)
+    return checkpoint
+
+
+def check_run_folder(run_folder: Path, *, resume: bool) -> None:
+    """Raise TrainError when there is nothing to resume, or a new run would mix with an old one."""
+    if resume:
+        latest_checkpoint(run_folder)
+    elif list_checkpoints(run_folder):
+        raise TrainError(f"{run_folder} already holds a run; resume it or choose another folder")
+
+
+class Trainer:
+    """One run of the loop over a task."""
+
+    def __init__(
+        self,
+        task: Task,
+        config: TrainerConfig,
+        run_folder: Path,
+        reporter: Reporter,
+        state: TrainState | None = None,
+    ) -> None:
+        self.task = task
+        self.config = config
+        self.run_folder = run_folder
+        self.reporter = reporter
+        self.state = state or TrainState(task.modules(), config)
+        self.skipped = 0
+        self.seconds_per_step = 0.0
+
+    def run(self, resume: bool) -> TrainResult:
+        """Run the loop to its end or to a stop request."""
+        self._begin(resume)
+        state, config = self.state, self.config
+        log = RunLog(self.run_folder, step=state.step, tensorboard=config.tensorboard)
+        stream = BatchStream(
+            self.task.source,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            position=state.position,
+            num_workers=config.num_workers,
+        )
+        try:
+            with stop_on_signals() as stop:
+                self.reporter.started(state.step, config.steps)
+                recent: list[Mapping[str, Tensor]] = []
+                while state.step < config.steps and not stop.asked:
+                    recent.append(self._step(stream))
+                    self._after_step(log, recent)
+                return self._end(log)
+        finally:
+            stream.close()
+            log.close()
+
+    def export(self, folder: Path) -> None:
+        """Let the task write its model with averaged weights."""
+        with self._evaluating():
+            self.task.export(folder)
+
+    def _begin(self, resume: bool) -> None:
+        check_run_folder(self.run_folder, resume=resume)
+        if resume:
+            checkpoint = latest_checkpoint(self.run_folder)
+            self.state.load(checkpoint)
+            self.reporter.message(f"going on from {checkpoint}")
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        for module in self.state.modules.values():
+            module.train()
+
+    def _step(self, stream: BatchStream) -> Mapping[str, Tensor]:
+        """Do one optimizer step; return detached scalars, means over the accumulated batches."""
+        began = time.perf_counter()
+        state, config = self.state, self.config
+        torch.manual_seed(derive_seed(config.seed, "global", state.position))
+        totals: dict[str, Tensor] = {}
+        for _ in range(config.accumulate):
+            generator = generator_for(config.seed, "loss", stream.position)
+            batch = {k: v.to(state.device, non_blocking=True) for k, v in stream.take().items()}
+            with autocast(config.precision, state.device):
+                loss, scalars = self.task.loss(batch, generator)
+            state.scaler.scale(loss / config.accumulate).backward()
+            for name, value in {"loss": loss.detach(), **scalars}.items():
+                share = value.detach().float() / config.accumulate
+                totals[name] = totals[name] + share if name in totals else share
+        state.position = stream.position
+        rate = lr_scale(state.step, config)
+        totals["grad_norm"] = self._update_weights(rate)
+        state.step += 1
+        self._report(float(totals["loss"]), rate * config.learning_rate, began)
+        return totals
+
+    def _update_weights(self, rate: float) -> Tensor:
+        state, config = self.state, self.config
+        set_learning_rate(state.optimizer, rate)
+        state.scaler.unscale_(state.optimizer)
+        grads = [p.grad for p in state.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        if math.isfinite(norm.item()):
+            if config.clip_grad_norm:
+                torch.nn.utils.clip_grads_with_norm_(
+                    state.parameters, config.clip_grad_norm, norm, foreach=True
+                )
+            state.scaler.step(state.optimizer)
+            state.ema.update(state.step + 1)
+            self.skipped = 0
+        else:
+            self._skip()
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        self.reporter.message(f"step {self.state.step + 1}: gradients not finite, weights kept")
+        if self.skipped >= MAX_SKIPPED_STEPS:
+            raise TrainError(
+                f"gradients were not finite for {self.skipped} steps, up to {self.state.step + 1}; "
+                f"lower trainer.learning_rate (now {self.config.learning_rate}) or use fp32"
+            )
+
+    def _report(self, loss: float, learning_rate: float, began: float) -> None:
+        seconds = time.perf_counter() - began
+        smooth = 0.95 * self.seconds_per_step + 0.05 * seconds
+        self.seconds_per_step = smooth if self.seconds_per_step else seconds
+        self.reporter.step(
+            StepInfo(
+                step=self.state.step,
+                num_steps=self.config.steps,
+                loss=loss,
+                learning_rate=learning_rate,
+                images_per_second=self._images_per_second(),
+                seconds_left=(self.config.steps - self.state.step) * self.seconds_per_step,
+            )
+        )
+
+    def _images_per_second(self) -> float:
+        return self.config.batch_size * self.config.accumulate / self.seconds_per_step
+
+    def _after_step(self, log: RunLog, recent: list[Mapping[str, Tensor]]) -> None:
+        step, config = self.state.step, self.config
+        if step % config.log_every == 0:
+            means = {name: torch.stack([s[name] for s in recent]).mean() for name in recent[0]}
+            means["learning_rate"] = torch.tensor(self.state.optimizer.param_groups[0]["lr"])
+            means["images_per_second"] = torch.tensor(self._images_per_second())
+            log.scalars(step, {f"train/{name}": float(value) for name, value in means.items()})
+            recent.clear()
+        if step < config.steps and config.validate_every and step % config.validate_every == 0:
+            self._validate(log)
+        if step < config.steps and config.save_every and step % config.save_every == 0:
+            self._save()
+
+    def _end(self, log: RunLog) -> TrainResult:
+        step = self.state.step
+        checkpoint = self._save()
+        if step < self.config.steps:
+            result = TrainResult(status="stopped", step=step, checkpoint=checkpoint)
+        else:
+            self._validate(log)
+            model = self.run_folder / "model"
+            self.export(model)
+            result = TrainResult(status="finished", step=step, checkpoint=checkpoint, model=model)
+        self.reporter.finished(result)
+        return result
+
+    def _save(self) -> Path:
+        folder = checkpoint_folder(self.run_folder, self.state.step)
+        self.state.save(folder)
+        remove_old_checkpoints(self.run_folder, self.config.keep_last)
+        return folder
+
+    def _validate(self, log: RunLog) -> Validation:
+        with self._evaluating():
+            validation = self.task.validate()
+        step = self.state.step
+        log.scalars(step, {f"validation/{k}": v for k, v in validation.scalars.items()})
+        log.images(step, validation.images)
+        self.reporter.message(f"step {step}: {format_scalars(validation.scalars)}")
+        return validation
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Put averaged weights into the modules, without gradients and dropout."""
+        modules, precision = self.state.modules.values(), self.config.precision
+        for module in modules:
+            module.eval()
+        try:
+            with self.state.ema.swapped(), torch.no_grad(), autocast(precision, self.state.device):
+                yield
+        finally:
+            for module in modules:
+                module.train()

@@ -1,0 +1,128 @@
+"""What a UNet looks like, and the presets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sd_unet.diffusers_config import from_diffusers, to_diffusers
+from sd_unet.errors import UNetConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig:
+    """The spatial transformer of one level."""
+
+    channels: int
+    num_heads: int
+    num_layers: int
+    cross_attention_dim: int
+    use_linear_projection: bool
+    upcast_attention: bool
+    norm_num_groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetConfig:
+    """The architecture; the defaults are Stable Diffusion 1.x (Rombach et al., arXiv:2112.10752).
+
+    A level is one resolution, the finest first. ``num_heads`` and ``transformer_layers`` are one
+    number for all levels or one number a level. Raises ``UNetConfigError`` for numbers that do not
+    fit together.
+    """
+
+    sample_size: int = 64
+    in_channels: int = 4
+    out_channels: int = 4
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    attention_levels: tuple[bool, ...] = (True, True, True, False)
+    layers_per_block: int = 2
+    cross_attention_dim: int = 768
+    num_heads: int | tuple[int, ...] = 8
+    transformer_layers: int | tuple[int, ...] = 1
+    use_linear_projection: bool = False
+    upcast_attention: bool = False
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        num_levels = self.num_levels
+        for name in ("attention_levels", "num_heads", "transformer_layers"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != num_levels:
+                raise UNetConfigError(
+                    f"{name} {value} has {len(value)} entries for {num_levels} levels: "
+                    "give one a level of block_out_channels"
+                )
+        for level, channels in enumerate(self.block_out_channels):
+            self._check_divides("norm_num_groups", self.norm_num_groups, channels)
+            if self.has_attention(level):
+                self._check_divides("num_heads", per_level(self.num_heads, level), channels)
+
+    @staticmethod
+    def _check_divides(name: str, number: int, channels: int) -> None:
+        if number < 1 or channels % number:
+            raise UNetConfigError(
+                f"{name} {number} does not divide {channels} channels: choose a divisor"
+            )
+
+    @property
+    def num_levels(self) -> int:
+        """The number of resolutions."""
+        return len(self.block_out_channels)
+
+    @property
+    def time_embed_dim(self) -> int:
+        """The width of the timestep's embedding."""
+        return 4 * self.block_out_channels[0]
+
+    def has_attention(self, level: int) -> bool:
+        """Tell whether any transformer stands at a level; the mid block's is at the last."""
+        return self.attention_levels[level] or level == self.num_levels - 1
+
+    def transformer(self, level: int) -> TransformerConfig:
+        """Return the spatial transformer of a level."""
+        return TransformerConfig(
+            channels=self.block_out_channels[level],
+            num_heads=per_level(self.num_heads, level),
+            num_layers=per_level(self.transformer_layers, level),
+            cross_attention_dim=self.cross_attention_dim,
+            use_linear_projection=self.use_linear_projection,
+            upcast_attention=self.upcast_attention,
+            norm_num_groups=self.norm_num_groups,
+        )
+
+    def to_diffusers(self) -> dict[str, Any]:
+        """Return the config.json with which diffusers' UNet2DConditionModel is this network."""
+        return to_diffusers({field.name: getattr(self, field.name) for field in fields(self)})
+
+    @staticmethod
+    def from_diffusers(values: Mapping[str, Any]) -> "UNetConfig":
+        """Read a UNet2DConditionModel's config.json.
+
+        Raises ``UNetConfigError`` for a setting that this UNet does not have.
+        """
+        return UNetConfig(**from_diffusers(values))
+
+
+def per_level(value: int | tuple[int, ...], level: int) -> int:
+    """Return a level's entry of a number that may be one for all."""
+    return value[level] if isinstance(value, tuple) else value
+
+
+def sd15() -> UNetConfig:
+    """Return Stable Diffusion 1.x: 859.52 M parameters."""
+    return UNetConfig()
+
+
+def scenes() -> UNetConfig:
+    """Return the embedded model's UNet, for latents of 8 x 16 x 16: 16.42 M parameters."""
+    return UNetConfig(
+        sample_size=16,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(128, 192, 192),
+        attention_levels=(False, True, True),
+        layers_per_block=1,
+        cross_attention_dim=256,
+        num_heads=4,
+    )

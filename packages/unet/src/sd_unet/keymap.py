@@ -1,0 +1,78 @@
+"""The key names of the original latent-diffusion layout (LDM) <-> ours."""
+
+from sd_checkpoint import KeyMap, Rule, beneath
+
+from sd_unet.config import UNetConfig, sd15
+
+_RESNET = (
+    Rule("in_layers.0.{}", "norm1.{}"),
+    Rule("in_layers.2.{}", "conv1.{}"),
+    Rule("emb_layers.1.{}", "time_emb_proj.{}"),
+    Rule("out_layers.0.{}", "norm2.{}"),
+    Rule("out_layers.3.{}", "conv2.{}"),
+    Rule("skip_connection.{}", "conv_shortcut.{}"),
+)
+_TRANSFORMER = (Rule("{*}", "{*}"),)
+_ENDS = (
+    Rule("time_embed.0.{}", "time_embedding.linear_1.{}"),
+    Rule("time_embed.2.{}", "time_embedding.linear_2.{}"),
+    Rule("input_blocks.0.0.{}", "conv_in.{}"),
+    Rule("out.0.{}", "conv_norm_out.{}"),
+    Rule("out.2.{}", "conv_out.{}"),
+)
+
+
+def ldm_key_map(config: UNetConfig | None = None) -> KeyMap:
+    """Return the map from LDM's names, below ``model.diffusion_model.``, to ours.
+
+    LDM numbers its blocks straight through, so the map depends on the architecture: SD 1.x and
+    2.x share the default one.
+    """
+    config = config or sd15()
+    return KeyMap((*_ENDS, *_down(config), *_middle(), *_up(config)))
+
+
+def _down(config: UNetConfig) -> list[Rule]:
+    rules: list[Rule] = []
+    index = 1
+    for level in range(config.num_levels):
+        for layer in range(config.layers_per_block):
+            ours = f"down_blocks.{level}"
+            rules += beneath(f"input_blocks.{index}.0", f"{ours}.resnets.{layer}", _RESNET)
+            if config.attention_levels[level]:
+                rules += beneath(
+                    f"input_blocks.{index}.1", f"{ours}.attentions.{layer}", _TRANSFORMER
+                )
+            index += 1
+        if level < config.num_levels - 1:
+            rules.append(
+                Rule(f"input_blocks.{index}.0.op.{{}}", f"{ours}.downsamplers.0.conv.{{}}")
+            )
+            index += 1
+    return rules
+
+
+def _middle() -> tuple[Rule, ...]:
+    return (
+        *beneath("middle_block.0", "mid_block.resnets.0", _RESNET),
+        *beneath("middle_block.1", "mid_block.attentions.0", _TRANSFORMER),
+        *beneath("middle_block.2", "mid_block.resnets.1", _RESNET),
+    )
+
+
+def _up(config: UNetConfig) -> list[Rule]:
+    rules: list[Rule] = []
+    num_layers = config.layers_per_block + 1
+    for block, level in enumerate(reversed(range(config.num_levels))):
+        ours = f"up_blocks.{block}"
+        has_attention = config.attention_levels[level]
+        for layer in range(num_layers):
+            theirs = f"output_blocks.{block * num_layers + layer}"
+            rules += beneath(f"{theirs}.0", f"{ours}.resnets.{layer}", _RESNET)
+            if has_attention:
+                rules += beneath(f"{theirs}.1", f"{ours}.attentions.{layer}", _TRANSFORMER)
+        if level > 0:
+            # In LDM the step up is the last part of the level's last layer.
+            part = 2 if has_attention else 1
+            rules.append(Rule(f"{theirs}.{part}.conv.{{}}", f"{ours}.upsamplers.0.conv.{{}}"))
+    return rules

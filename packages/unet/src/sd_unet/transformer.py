@@ -1,0 +1,128 @@
+"""The spatial transformer: self-attention, cross-attention on the text, GEGLU."""
+
+from einops import rearrange
+from sd_ops import attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sd_unet.config import TransformerConfig
+
+
+class Attention(nn.Module):
+    """Multi-head attention of tokens to a context (Vaswani et al., arXiv:1706.03762, 3.2.2)."""
+
+    def __init__(self, config: TransformerConfig, context_dim: int) -> None:
+        super().__init__()
+        channels = config.channels
+        self.num_heads = config.num_heads
+        self.upcast = config.upcast_attention
+        self.backend = "auto"
+        # Three linears, always called as modules: adapters hook them.
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context_dim, channels, bias=False)
+        self.to_v = nn.Linear(context_dim, channels, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(channels, channels))
+
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
+        """Let tokens (B, N, C) attend to context (B, T, D); returns (B, N, C)."""
+        query, key, value = (
+            rearrange(projected, "b t (h d) -> b h t d", h=self.num_heads)
+            for projected in (self.to_q(tokens), self.to_k(context), self.to_v(context))
+        )
+        if self.upcast:
+            query, key, value = query.float(), key.float(), value.float()
+        attended = attention(query, key, value, backend=self.backend)
+        merged = rearrange(attended, "b h t d -> b t (h d)")
+        out: Tensor = self.to_out(merged.to(tokens.dtype))
+        return out
+
+
+class GEGLU(nn.Module):
+    """A linear whose one half is gated by the GELU of the other (Shazeer, arXiv:2002.05202)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(in_channels, 2 * out_channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (B, N, C) to (B, N, C')."""
+        hidden, gate = self.proj(tokens).chunk(2, dim=-1)
+        out: Tensor = hidden * F.gelu(gate)
+        return out
+
+
+class FeedForward(nn.Module):
+    """The token-wise network of a transformer block, four times as wide inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # Index 1 is dropout's place in the key names of this layout.
+        self.net = nn.Sequential(
+            GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map (B, N, C) to (B, N, C)."""
+        out: Tensor = self.net(tokens)
+        return out
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each on normed tokens and added."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.channels)
+        self.attn1 = Attention(config, config.channels)
+        self.norm2 = nn.LayerNorm(config.channels)
+        self.attn2 = Attention(config, config.cross_attention_dim)
+        self.norm3 = nn.LayerNorm(config.channels)
+        self.ff = FeedForward(config.channels)
+
+    def forward(self, tokens: Tensor, hidden_states: Tensor) -> Tensor:
+        """Map tokens (B, N, C), with the text's hidden states (B, T, D), to (B, N, C)."""
+        normed = self.norm1(tokens)
+        tokens = tokens + self.attn1(normed, normed)
+        tokens = tokens + self.attn2(self.norm2(tokens), hidden_states)
+        out: Tensor = tokens + self.ff(self.norm3(tokens))
+        return out
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the pixels of a feature map (arXiv:2112.10752, appendix E.2.1)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        self.norm = nn.GroupNorm(config.norm_num_groups, channels, eps=1e-6)
+        self.proj_in = _projection(config)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(config) for _ in range(config.num_layers)
+        )
+        self.proj_out = _projection(config)
+
+    def forward(self, x: Tensor, hidden_states: Tensor) -> Tensor:
+        """Add to x (B, C, H, W) what its pixels find in one another and in the text (B, T, D)."""
+        linear = isinstance(self.proj_in, nn.Linear)
+        hidden = self.norm(x)
+        if not linear:
+            hidden = self.proj_in(hidden)
+        # In channels_last both turns are views.
+        tokens = rearrange(hidden, "b c h w -> b (h w) c")
+        if linear:
+            tokens = self.proj_in(tokens)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, hidden_states)
+        if linear:
+            tokens = self.proj_out(tokens)
+        hidden = rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[-2])
+        if not linear:
+            hidden = self.proj_out(hidden)
+        out: Tensor = x + hidden
+        return out
+
+
+def _projection(config: TransformerConfig) -> nn.Module:
+    if config.use_linear_projection:
+        return nn.Linear(config.channels, config.channels)
+    return nn.Conv2d(config.channels, config.channels, kernel_size=1)

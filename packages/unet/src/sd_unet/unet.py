@@ -1,0 +1,84 @@
+"""The text-conditioned latent UNet."""
+
+from sd_ops import resolve_backend
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sd_unet.blocks import Block, DownBlock, MidBlock, UpBlock
+from sd_unet.config import UNetConfig
+from sd_unet.resnet import ResnetBlock
+from sd_unet.timestep import TimestepEmbedding, sinusoidal_embedding
+from sd_unet.transformer import Attention, SpatialTransformer
+
+
+class UNet(nn.Module):
+    """The denoising network of latent diffusion (Rombach et al., arXiv:2112.10752, section 3.3).
+
+    Its state-dict keys are those of diffusers' UNet2DConditionModel. A new one predicts zero: the
+    last layer of each residual branch starts at zero (Dhariwal and Nichol, arXiv:2105.05233).
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        first, levels = config.block_out_channels[0], range(config.num_levels)
+        self.conv_in = nn.Conv2d(config.in_channels, first, kernel_size=3, padding=1)
+        self.time_embedding = TimestepEmbedding(first, config.time_embed_dim)
+        self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in levels)
+        self.mid_block = MidBlock(config)
+        self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(levels))
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=config.norm_eps)
+        self.conv_out = nn.Conv2d(first, config.out_channels, kernel_size=3, padding=1)
+        self._zero_branches()
+
+    def forward(self, latents: Tensor, timesteps: Tensor, hidden_states: Tensor) -> Tensor:
+        """Predict (B, C, H, W) from latents, timesteps (B,) and the text's states (B, T, D).
+
+        Any H and W will do; timesteps are whole or between, in the training schedule's units.
+        """
+        sinusoids = sinusoidal_embedding(timesteps, self.config.block_out_channels[0])
+        time_embedding = self.time_embedding(sinusoids.to(latents.dtype))
+        x = self.conv_in(latents)
+        skips = [x]
+        for down_block in self.down_blocks:
+            x, new_skips = down_block(x, time_embedding, hidden_states)
+            skips += new_skips
+        x = self.mid_block(x, time_embedding, hidden_states)
+        for up_block in self.up_blocks:
+            x = up_block(x, time_embedding, hidden_states, skips)
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return out
+
+    def set_attention_backend(self, name: str) -> None:
+        """Choose the attention of every layer by a name of ``sd_ops.ATTENTION_BACKENDS``.
+
+        Raises ``sd_ops.AttentionUnavailable`` with the reason if it cannot run where the weights
+        are now.
+        """
+        weight = self.conv_in.weight
+        resolve_backend(name, weight.device, weight.dtype)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.backend = name
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations are recomputed in the backward pass, to save memory."""
+        return self.mid_block.gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.gradient_checkpointing = value
+
+    def _zero_branches(self) -> None:
+        last_layers: list[nn.Module] = [self.conv_out]
+        for module in self.modules():
+            if isinstance(module, ResnetBlock):
+                last_layers.append(module.conv2)
+            elif isinstance(module, SpatialTransformer):
+                last_layers.append(module.proj_out)
+        for layer in last_layers:
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)

@@ -1,0 +1,130 @@
+"""The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752, section 3.1)."""
+
+import torch
+import torch.nn.functional as F
+from sd_ops import resolve_backend
+from torch import Tensor, nn
+
+from sd_vae.blocks import DownBlock, MidBlock, SelfAttention, UpBlock, group_norm
+from sd_vae.config import VAEConfig, VAEError
+from sd_vae.posterior import DiagonalGaussian
+
+__all__ = ["AutoencoderKL", "Decoder", "Encoder"]
+
+
+class Encoder(nn.Module):
+    """Turn pictures into the hidden states of the latent's moments."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths, groups = config.block_out_channels, config.norm_num_groups
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            DownBlock(widths[max(i - 1, 0)], width, config.layers_per_block, groups, last=i == last)
+            for i, width in enumerate(widths)
+        )
+        self.mid_block = MidBlock(widths[-1], groups, config.mid_block_add_attention)
+        self.conv_norm_out = group_norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, 2C, H/f, W/f)."""
+        x = self.conv_in(images)
+        for block in self.down_blocks:
+            x = block(x)
+        x = self.mid_block(x)
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return out
+
+
+class Decoder(nn.Module):
+    """Turn latents into pictures."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths, groups = config.block_out_channels[::-1], config.norm_num_groups
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = MidBlock(widths[0], groups, config.mid_block_add_attention)
+        self.up_blocks = nn.ModuleList(
+            UpBlock(
+                widths[max(i - 1, 0)], width, config.layers_per_block + 1, groups, last=i == last
+            )
+            for i, width in enumerate(widths)
+        )
+        self.conv_norm_out = group_norm(widths[-1], groups)
+        self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (B, C, h, w) to (B, 3, f*h, f*w)."""
+        x = self.mid_block(self.conv_in(z))
+        for block in self.up_blocks:
+            x = block(x)
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return out
+
+
+class AutoencoderKL(nn.Module):
+    """Encode pictures in [-1, 1] to a Gaussian over latents, and decode latents.
+
+    Module names are those of diffusers' AutoencoderKL, and so are the keys of the state dict.
+    """
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.latent_channels
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1)
+
+    def encode(self, images: Tensor) -> DiagonalGaussian:
+        """Map (B, 3, H, W) in [-1, 1] to the posterior over z (B, C, H/f, W/f).
+
+        Raises `VAEError` when a side is not a multiple of f.
+        """
+        height, width = images.shape[-2:]
+        factor = self.config.downsampling
+        if height % factor or width % factor:
+            raise VAEError(
+                f"a picture of {width}x{height} cannot be encoded; "
+                f"both sides must be multiples of {factor}"
+            )
+        return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(images)))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map z (B, C, h, w), not scaled, to pictures (B, 3, f*h, f*w), about in [-1, 1].
+
+        z is cast to the weights' type, for posteriors and samplers work in float32.
+        """
+        weight = self.post_quant_conv.weight
+        out: Tensor = self.decoder(self.post_quant_conv(z.to(weight.dtype)))
+        return out
+
+    def scale(self, z: Tensor) -> Tensor:
+        """Turn z into the latents of the diffusion model, of about unit variance."""
+        return z * self.config.scaling_factor
+
+    def unscale(self, latents: Tensor) -> Tensor:
+        """Turn the diffusion model's latents back into z."""
+        return latents / self.config.scaling_factor
+
+    def set_attention_backend(self, name: str) -> None:
+        """Use one of `sd_ops.ATTENTION_BACKENDS` in every attention layer.
+
+        Raises `sd_ops.AttentionUnavailable` when it cannot run where the weights are now.
+        """
+        weight = self.post_quant_conv.weight
+        resolve_backend(name, weight.device, weight.dtype)
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.backend = name
+
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, DiagonalGaussian]:
+        """Encode (B, 3, H, W), sample and decode; return the pictures and the posterior."""
+        posterior = self.encode(images)
+        return self.decode(posterior.sample(generator=generator)), posterior

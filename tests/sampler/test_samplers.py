@@ -1,0 +1,222 @@
+"""Samplers meet closed forms, their order of convergence, and one another."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from sd_sampler import (
+    DDIMOptions,
+    NoiseSchedule,
+    NoiseSource,
+    Sampler,
+    SamplerError,
+    ddim,
+    ddpm,
+    ddpm_large,
+    dpmpp_2m,
+    euler,
+    euler_ancestral,
+    make_sigmas,
+)
+from torch import Tensor
+
+SCHEDULE = NoiseSchedule.scaled_linear()
+MEAN, STD = 0.7, 0.4
+
+
+def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
+    """Denoise perfectly for data drawn from N(MEAN, STD^2)."""
+    variance = sigma[:, None] ** 2
+    return (STD**2 * x + variance * MEAN) / (STD**2 + variance)
+
+
+def gaussian_flow(x: Tensor, start: float, end: float) -> Tensor:
+    """Solve the probability-flow ODE of N(MEAN, STD^2) from one noise level to another."""
+    return MEAN + (x - MEAN) * math.sqrt((STD**2 + end**2) / (STD**2 + start**2))
+
+
+def wavy(x: Tensor, sigma: Tensor) -> Tensor:
+    """Denoise wrongly and nonlinearly, so that two samplers agree only if they are the same."""
+    return torch.tanh(2 * x) / (1 + sigma[:, None]) + 0.1 * torch.sin(3 * x)
+
+
+class Impulses:
+    """In place of noise: entry k of the batch is given 1 at draw k and nothing else."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.drawn = count, 0
+
+    def __call__(self) -> Tensor:
+        self.drawn += 1
+        return torch.eye(self.count, dtype=torch.float64)[self.drawn][:, None]
+
+
+def variance_after(sampler: Sampler, denoise: Callable, sigmas: Tensor, start: float) -> float:
+    """Return the variance of a linear sampler's output, each impulse's response squared."""
+    x = torch.zeros(len(sigmas) + 1, 1, dtype=torch.float64)
+    x[0] = start**0.5
+    response = sampler(denoise, x, sigmas, noise=Impulses(len(x)))
+    return float((response**2).sum())
+
+
+def random_x(*shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(ddim, 1), (euler, 1), (dpmpp_2m, 2)])
+def test_the_error_falls_with_the_order_of_the_method(sampler: Sampler, order: int) -> None:
+    x = random_x(16, 3) * 10
+    errors = []
+    for num_steps in (40, 80, 160):
+        sigmas = torch.logspace(1, -1, num_steps + 1, dtype=torch.float64)
+        out = sampler(gaussian, x, sigmas)
+        errors.append(float((out - gaussian_flow(x, 10, 0.1)).abs().max()))
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize(("sampler", "tolerance"), [(euler, 0.15), (dpmpp_2m, 0.02)])
+def test_twenty_karras_steps_nearly_solve_a_gaussian(sampler: Sampler, tolerance: float) -> None:
+    sigmas = make_sigmas("karras", SCHEDULE, 20)
+    x = random_x(64, 3) * float(sigmas[0])
+    exact = gaussian_flow(x, float(sigmas[0]), 0.0)
+    torch.testing.assert_close(sampler(gaussian, x, sigmas), exact, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("sampler", [ddpm, euler_ancestral, ddpm_large])
+def test_ancestral_sampling_draws_from_the_data(sampler: Sampler) -> None:
+    sigmas = make_sigmas("leading", SCHEDULE, 500)
+    noise = NoiseSource([0], (4000, 1), dtype=torch.float64)
+
+    def draw() -> Tensor:
+        return noise()[0]
+
+    out = sampler(gaussian, noise.initial()[0] * float(sigmas[0]), sigmas, noise=draw)
+    assert float(out.mean()) == pytest.approx(MEAN, abs=0.03)
+    assert float(out.std()) == pytest.approx(STD, abs=0.03)
+
+
+def zero(x: Tensor, _sigma: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def standard(x: Tensor, sigma: Tensor) -> Tensor:
+    return x / (1 + sigma[:, None] ** 2)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_ddim_keeps_the_marginals_of_a_point_at_any_eta(eta: float) -> None:
+    # arXiv 2010.02502, lemma 1: whatever eta, q(x_t | x0) is the same.
+    sigmas = make_sigmas("trailing", SCHEDULE, 10)[:-1]
+
+    def sampler(denoise, x, sigmas, *, noise) -> Tensor:
+        return ddim(denoise, x, sigmas, options=DDIMOptions(eta=eta), noise=noise)
+
+    variance = variance_after(sampler, zero, sigmas, float(sigmas[0]) ** 2)
+    assert variance == pytest.approx(float(sigmas[-1]) ** 2)
+
+
+def test_the_small_variance_is_exact_for_a_point_and_the_large_for_a_standard_normal() -> None:
+    # arXiv 2006.11239, section 3.2 states both; ten steps suffice, for exact is exact.
+    sigmas = make_sigmas("trailing", SCHEDULE, 10)[:-1]
+    first, last = float(sigmas[0]) ** 2, float(sigmas[-1]) ** 2
+    assert variance_after(ddpm, zero, sigmas, first) == pytest.approx(last)
+    assert variance_after(ddpm_large, standard, sigmas, 1 + first) == pytest.approx(1 + last)
+    assert variance_after(ddpm, standard, sigmas, 1 + first) < 0.9 * (1 + last)
+
+
+def test_ddim_without_noise_is_eulers_method() -> None:
+    sigmas = make_sigmas("karras", SCHEDULE, 15)
+    x = textbook = random_x(4, 3) * float(sigmas[0])
+    for sigma, following in pairwise(sigmas):
+        slope = (textbook - wavy(textbook, sigma.expand(4))) / sigma
+        textbook = textbook + (following - sigma) * slope
+    torch.testing.assert_close(ddim(wavy, x, sigmas), textbook)
+    assert torch.equal(euler(wavy, x, sigmas), ddim(wavy, x, sigmas))
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_ddim_with_noise_is_euler_ancestral(eta: float) -> None:
+    sigmas = make_sigmas("karras", SCHEDULE, 15)
+    source = NoiseSource([0], (4, 3), dtype=torch.float64)
+    x = textbook = source.initial()[0] * float(sigmas[0])
+    for sigma, following in pairwise(sigmas):
+        up = eta * (following**2 * (sigma**2 - following**2) / sigma**2).sqrt()
+        down = (following**2 - up**2).sqrt()
+        slope = (textbook - wavy(textbook, sigma.expand(4))) / sigma
+        textbook = textbook + (down - sigma) * slope + up * source()[0]
+    source.initial()
+    out = ddim(wavy, x, sigmas, options=DDIMOptions(eta=eta), noise=lambda: source()[0])
+    torch.testing.assert_close(out, textbook)
+    source.initial()
+    ancestral = euler_ancestral(wavy, x, sigmas, eta=eta, noise=lambda: source()[0])
+    assert torch.equal(ancestral, out)
+
+
+@pytest.mark.parametrize(("sampler", "large"), [(ddpm, False), (ddpm_large, True)])
+def test_ddpm_is_the_posterior_of_the_paper(sampler: Sampler, large: bool) -> None:
+    # Equation 7 of arXiv 2006.11239 in its own, variance-preserving coordinates.
+    sigmas = make_sigmas("leading", SCHEDULE, 12)
+    source = NoiseSource([0], (4, 3), dtype=torch.float64)
+    x_t = source.initial()[0]
+    x = x_t * (1 + sigmas[0] ** 2).sqrt()
+    for sigma, following in pairwise(sigmas):
+        a, a_prev = 1 / (1 + sigma**2), 1 / (1 + following**2)
+        beta = 1 - a / a_prev
+        x0 = wavy(x_t / a.sqrt(), sigma.expand(4))
+        mean = a_prev.sqrt() * beta / (1 - a) * x0
+        mean = mean + (a / a_prev).sqrt() * (1 - a_prev) / (1 - a) * x_t
+        variance = beta if large else (1 - a_prev) / (1 - a) * beta
+        x_t = mean + (variance.sqrt() * source()[0] if following > 0 else 0)
+    source.initial()
+    torch.testing.assert_close(sampler(wavy, x, sigmas, noise=lambda: source()[0]), x_t)
+
+
+def test_clipping_bounds_x0_but_keeps_the_direction_of_the_noise() -> None:
+    sigmas = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    x = torch.tensor([[3.0]], dtype=torch.float64)
+    out = ddim(lambda x, _: x * 0 + 5, x, sigmas, options=DDIMOptions(clip=1.0))
+    assert float(out) == pytest.approx(1.0 + (3.0 - 5.0) / 2.0)
+
+
+@pytest.mark.parametrize("sampler", [ddim, ddpm, ddpm_large, euler, euler_ancestral, dpmpp_2m])
+def test_every_step_is_reported_and_the_last_x_is_the_result(sampler: Sampler) -> None:
+    sigmas = make_sigmas("karras", SCHEDULE, 5)
+    told: list[tuple[int, float, Tensor, Tensor]] = []
+
+    def note(step: int, sigma: float, x: Tensor, x0: Tensor) -> None:
+        told.append((step, sigma, x, x0))
+
+    noise = NoiseSource([1, 2], (3,))
+    out = sampler(wavy, noise.initial() * 14.6, sigmas, noise=noise, on_step=note)
+    assert [step for step, *_ in told] == [0, 1, 2, 3, 4]
+    assert [sigma for _, sigma, *_ in told] == sigmas[:-1].tolist()
+    assert torch.equal(told[-1][2], out)
+    torch.testing.assert_close(told[-1][3], out)
+    assert out.dtype == torch.float32
+
+
+@pytest.mark.parametrize("sampler", [ddim, ddpm, ddpm_large, euler, euler_ancestral, dpmpp_2m])
+def test_a_picture_comes_out_the_same_alone_and_in_a_batch(sampler: Sampler) -> None:
+    sigmas = make_sigmas("karras", SCHEDULE, 6)
+
+    def sample(*seeds: int) -> Tensor:
+        noise = NoiseSource(seeds, (3,))
+        return sampler(wavy, noise.initial() * 14.6, sigmas, noise=noise)
+
+    torch.testing.assert_close(sample(4, 5, 6)[1:2], sample(5))
+
+
+@pytest.mark.parametrize("sampler", [ddpm, ddpm_large, euler_ancestral])
+def test_a_sampler_that_needs_noise_says_so(sampler: Sampler) -> None:
+    with pytest.raises(SamplerError, match="give noise=NoiseSource"):
+        sampler(zero, torch.ones(1, 1), torch.tensor([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.5])
+def test_an_eta_out_of_range_is_refused(eta: float) -> None:
+    with pytest.raises(SamplerError, match=f"eta {eta} is out of range: choose from 0 to 1"):
+        DDIMOptions(eta=eta)

@@ -1,0 +1,145 @@
+"""How the UNet behaves."""
+
+import pytest
+import torch
+from sd_ops import AttentionUnavailable
+from sd_unet import UNet, UNetConfig
+from torch import Tensor
+
+CONFIG = UNetConfig(
+    sample_size=8,
+    block_out_channels=(32, 64),
+    attention_levels=(True, False),
+    layers_per_block=1,
+    cross_attention_dim=24,
+    num_heads=4,
+)
+
+
+def randomised(config: UNetConfig = CONFIG) -> UNet:
+    torch.manual_seed(0)
+    unet = UNet(config)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.normal_(std=parameter[0].numel() ** -0.5)
+    return unet
+
+
+@pytest.fixture
+def unet() -> UNet:
+    return randomised()
+
+
+@pytest.fixture
+def args() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    return latents, torch.tensor([3, 700]), torch.randn(2, 5, 24, generator=generator)
+
+
+def test_new_network_predicts_zero(args: tuple[Tensor, Tensor, Tensor]) -> None:
+    assert torch.equal(UNet(CONFIG)(*args), torch.zeros(2, 4, 8, 8))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["latents", "timesteps", "hidden_states"])
+def test_every_input_matters(unet: UNet, args: tuple[Tensor, ...], which: int) -> None:
+    changed = list(args)
+    changed[which] = changed[which].flip(0)
+    assert not torch.allclose(unet(*args), unet(*changed), atol=1e-3)
+
+
+def test_pictures_of_a_batch_do_not_mix(unet: UNet, args: tuple[Tensor, Tensor, Tensor]) -> None:
+    alone = unet(*(value[:1] for value in args))
+    assert torch.allclose(unet(*args)[:1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (1, 3), (12, 8)])
+def test_any_size_keeps_its_size(unet: UNet, size: tuple[int, int]) -> None:
+    out = unet(torch.randn(1, 4, *size), torch.tensor([10]), torch.randn(1, 5, 24))
+    assert out.shape == (1, 4, *size)
+
+
+def test_attention_backends_agree(unet: UNet, args: tuple[Tensor, Tensor, Tensor]) -> None:
+    unet.set_attention_backend("sdpa")
+    expected = unet(*args)
+    unet.set_attention_backend("chunked")
+    assert torch.allclose(unet(*args), expected, atol=1e-5)
+
+
+def test_unknown_backend_is_refused_and_nothing_changes(
+    unet: UNet, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    expected = unet(*args)
+    with pytest.raises(AttentionUnavailable, match="flash9"):
+        unet.set_attention_backend("flash9")
+    assert torch.equal(unet(*args), expected)
+
+
+def gradients(unet: UNet, args: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    unet.zero_grad()
+    unet(*args).square().mean().backward()
+    return [parameter.grad for parameter in unet.parameters() if parameter.grad is not None]
+
+
+def test_gradient_checkpointing_changes_no_gradient(
+    unet: UNet, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    expected = gradients(unet, args)
+    assert len(expected) == len(list(unet.parameters()))
+    unet.gradient_checkpointing = True
+    assert unet.gradient_checkpointing
+    for grad, other in zip(gradients(unet, args), expected, strict=True):
+        assert torch.equal(grad, other)
+
+
+def test_gradient_checkpointing_keeps_fewer_activations(
+    unet: UNet, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    def kept() -> int:
+        sizes: list[int] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            unet(*args)
+        return sum(sizes)
+
+    without = kept()
+    unet.gradient_checkpointing = True
+    assert kept() < without / 2
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_channels_last_stays_channels_last_under_bf16_autocast(
+    unet: UNet, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    latents, timesteps, hidden_states = args
+    expected = unet(*args)
+    strayed = []
+
+    def watch(module: torch.nn.Module, _args: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and not is_channels_last(output):
+            strayed.append(type(module).__name__)
+
+    unet.to(memory_format=torch.channels_last)
+    for module in unet.modules():
+        module.register_forward_hook(watch)
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = latents.contiguous(memory_format=torch.channels_last)
+        out = unet(latents, timesteps, hidden_states)
+    assert strayed == []
+    assert torch.allclose(out.float(), expected, atol=0.05 * float(expected.abs().max()))
+
+
+def test_half_precision_weights_run(args: tuple[Tensor, Tensor, Tensor]) -> None:
+    latents, timesteps, hidden_states = args
+    unet = randomised().to(torch.bfloat16)
+    out = unet(latents.bfloat16(), timesteps, hidden_states.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert out.isfinite().all()
