@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
 from sd_adapters import AdapterError, Lora, LoraConfig, load_loras, save_loras
 from sd_unet import UNet, UNetConfig
-from torch import Tensor, nn
 
 TINY = UNetConfig(
     block_out_channels=(32, 64),

@@ -4,10 +4,11 @@ from itertools import permutations
 
 import pytest
 import torch
-from sd_adapters import Adapter, AdapterError, Lora, LoraConfig
-from sd_unet import UNet, UNetConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sd_adapters import Adapter, AdapterError, Lora, LoraConfig
+from sd_unet import UNet, UNetConfig
 
 TINY = UNetConfig(
     sample_size=8,

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sd_checkpoint import CheckpointError, atomic_path
 
 

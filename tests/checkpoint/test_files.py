@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+
 from sd_checkpoint import Checkpoint, CheckpointError, load_json, save_json, save_safetensors
 
 TENSORS = {

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from sd_checkpoint import CheckpointError, KeyMap, Rule, beneath
 
 RULES = (

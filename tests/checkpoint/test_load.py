@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from sd_checkpoint import Checkpoint, CheckpointError, load_into, save_safetensors
 from torch import Tensor, nn
+
+from sd_checkpoint import Checkpoint, CheckpointError, load_into, save_safetensors
 
 
 def network() -> nn.Sequential:

@@ -2,8 +2,9 @@ import importlib
 
 import pytest
 import torch
-from sd_ops import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
 from torch import Tensor
+
+from sd_ops import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
 
 HERE = torch.device("cpu")
 CARD = torch.device("cuda")

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from sd_ops import attention, resolve_backend
 from torch import Tensor
+
+from sd_ops import attention, resolve_backend
 
 # (B, H, Tq, T, D): UNet self- and cross-attention, the VAE's single wide head.
 SHAPES = [(2, 8, 64, 64, 40), (1, 8, 100, 77, 160), (1, 1, 64, 64, 512), (1, 4, 1, 5, 8)]

@@ -13,6 +13,8 @@ from itertools import product
 import diffusers
 import pytest
 import torch
+from torch import Tensor
+
 from sd_sampler import (
     SAMPLERS,
     DDIMOptions,
@@ -30,7 +32,6 @@ from sd_sampler import (
     prediction,
     spaced_timesteps,
 )
-from torch import Tensor
 
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -287,7 +288,7 @@ def test_other_noise_schedules_give_diffusers_picture(run: str, schedule: str) -
     peer_class = getattr(diffusers, SAMPLERS[name].diffusers_class)
     peer = peer_class.from_config({**config.to_diffusers(), **arguments})
     made = plan(name, ladder, config.noise_schedule(), 20, config.plan_options())
-    # The cosine's largest sigma is 20,291: diffusers' Euler there subtracts float32 numbers as large.
+    # The largest sigma of cosine is 20,291; diffusers subtracts float32 numbers as large.
     tolerance = 2e-4 if (schedule, name[:5]) == ("cosine", "euler") else 2e-5
     assert_same_picture(our_picture(made, "v"), their_picture(peer, 20, 0), tolerance)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from sd_checkpoint import save_safetensors
 from sd_textenc import CLIPTextConfig, CLIPTextEncoder, Tokenizer, train_tokenizer
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from sd_textenc import Tokenizer, clip_tokenizer, train_tokenizer
 
 PROMPTS = (

@@ -10,8 +10,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from diffusers.models.embeddings import Timesteps
-from sd_unet import UNet, UNetConfig, ldm_key_map, scenes, sd15, sinusoidal_embedding
 from torch import Tensor, nn
+
+from sd_unet import UNet, UNetConfig, ldm_key_map, scenes, sd15, sinusoidal_embedding
 
 TOLERANCE = 1e-4
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL as Peer
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-from sd_vae import AutoencoderKL, VAEConfig, ldm_key_map, scenes, sd15
 from torch import Tensor, nn
+
+from sd_vae import AutoencoderKL, VAEConfig, ldm_key_map, scenes, sd15
 
 TOLERANCE = 1e-4
 CONFIGS = {"sd15": sd15(), "scenes": scenes()}

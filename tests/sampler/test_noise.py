@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sd_sampler import NoiseSource, SamplerError
 
 SHAPE = (4, 8, 8)

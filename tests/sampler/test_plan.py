@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from sd_sampler import (
     EPS,
     SAMPLERS,
@@ -18,7 +20,6 @@ from sd_sampler import (
     get_sampler,
     plan,
 )
-from torch import Tensor
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
+
 from sd_sampler import (
     DDIMOptions,
     NoiseSchedule,
@@ -20,7 +22,6 @@ from sd_sampler import (
     euler_ancestral,
     make_sigmas,
 )
-from torch import Tensor
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 MEAN, STD = 0.7, 0.4

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sd_sampler import SCHEDULES, NoiseSchedule, SamplerError, noise_schedule
 
 NAMES = list(SCHEDULES)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sd_sampler import (
     SIGMA_SCHEDULES,
     NoiseSchedule,

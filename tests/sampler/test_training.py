@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from sd_sampler import (
     EPS,
     PREDICTIONS,
@@ -18,7 +20,6 @@ from sd_sampler import (
     timestep_sampler,
     uniform_timesteps,
 )
-from torch import Tensor
 
 SIGMA = torch.tensor([0.03, 1.0, 14.6], dtype=torch.float64)
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
+
 from sd_scenes import (
     THINGS,
     SceneError,

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 from PIL import ImageChops
+
 from sd_scenes import PLACES, THINGS, SceneError, Scenes, compose, draw_scene, paint_scene
 from sd_scenes.canvas import Canvas
 from sd_scenes.colours import NAMED, Colour

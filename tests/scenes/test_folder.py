@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from sd_scenes import SceneError, draw_scene, write_folder
 
 

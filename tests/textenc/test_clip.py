@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from sd_checkpoint import CheckpointError, load_into
 from sd_textenc import (
     CLIPTextConfig,

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+
 from sd_textenc import TextEncoderError, Tokenizer, clip_tokenizer, train_tokenizer
 
 CAPTIONS = (

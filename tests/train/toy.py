@@ -1,12 +1,12 @@
-"""A toy task for the trainer core: a small convolutional net with dropout learns to invert noise."""
+"""A toy task for the trainer core: a small net with dropout learns to take noise away."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from sd_checkpoint import save_safetensors
 from torch import Tensor, nn
 
+from sd_checkpoint import save_safetensors
 from sd_train import Batch, StepInfo, TrainResult, Validation
 
 

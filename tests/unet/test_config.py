@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from sd_unet import UNet, UNetConfig, UNetConfigError, scenes, sd15
 
 # The config.json published with Stable Diffusion 1.5, as it stands.

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sd_checkpoint import CheckpointError
 from sd_unet import UNet, UNetConfig, ldm_key_map, scenes, sd15
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from sd_ops import AttentionUnavailable
 from sd_unet import UNet, UNetConfig
-from torch import Tensor
 
 CONFIG = UNetConfig(
     sample_size=8,

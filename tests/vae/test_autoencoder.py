@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from sd_ops import AttentionUnavailable
 from sd_vae import AutoencoderKL, VAEConfig, VAEError, VAELoss, VAELossConfig, scenes, sd15
 

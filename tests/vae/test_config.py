@@ -3,6 +3,7 @@ import json
 from typing import Any
 
 import pytest
+
 from sd_vae import VAEConfig, VAEError, scenes, sd15
 
 

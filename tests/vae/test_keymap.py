@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from sd_checkpoint import CheckpointError
 from sd_vae import AutoencoderKL, VAEConfig, ldm_key_map, scenes, sd15
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from sd_vae import DiagonalGaussian, VAEError, VAELoss, VAELossConfig
 from torch import Tensor
+
+from sd_vae import DiagonalGaussian, VAEError, VAELoss, VAELossConfig
 
 
 def pictures() -> tuple[Tensor, Tensor]:

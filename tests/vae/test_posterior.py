@@ -1,7 +1,8 @@
 import pytest
 import torch
-from sd_vae import DiagonalGaussian
 from torch.distributions import Normal, kl_divergence
+
+from sd_vae import DiagonalGaussian
 
 
 def posterior() -> DiagonalGaussian:

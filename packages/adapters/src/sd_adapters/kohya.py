@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import torch
-from sd_checkpoint import Checkpoint, load_into, save_safetensors
 from torch import Tensor, nn
 
 from sd_adapters.adapter import AdapterError
 from sd_adapters.lora import Lora, LoraLayer
 from sd_adapters.targets import Target, targets_by_name
+from sd_checkpoint import Checkpoint, load_into, save_safetensors
 
 _DOWN, _UP, _ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
 

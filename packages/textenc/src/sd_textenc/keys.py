@@ -1,7 +1,6 @@
 """The names that a text encoder's weights have in files."""
 
 from sd_checkpoint import KeyMap, Rule
-
 from sd_textenc.config import CLIPTextConfig
 
 

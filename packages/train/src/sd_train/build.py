@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import torch
-from sd_pipeline.folder import Parts, load_unet, load_vae
-from sd_pipeline.scheduler_config import SchedulerConfig
-from sd_textenc import CLIPTextEncoder
-from sd_unet import UNet, UNetConfig, scenes, sd15
-from sd_vae import AutoencoderKL
 from torch import Tensor
 
+from sd_pipeline import Parts, Scheduler, load_vae
+from sd_pipeline.folder import load_unet
+from sd_sampler import DiffusionConfig
+from sd_textenc import CLIPTextEncoder
 from sd_train.cache import cached, module_fingerprint
 from sd_train.config import DenoiserTrainConfig, ScheduleSettings
 from sd_train.data import PictureFolder, check_sizes, describe
@@ -21,9 +20,10 @@ from sd_train.seeds import derive_seed
 from sd_train.settings import build_network_config, field_values
 from sd_train.tasks.denoiser import DenoiserTask
 from sd_train.text import build_text_encoder, encode_all, tokenize
+from sd_unet import UNet, UNetConfig, scenes, sd15
+from sd_vae import AutoencoderKL
 
 PRESETS = {"sd15": sd15, "scenes": scenes}
-_BETA_SCHEDULES = {"cosine": "squaredcos_cap_v2"}
 
 
 def build_denoiser_task(
@@ -38,7 +38,7 @@ def build_denoiser_task(
     reporter = reporter or SilentReporter()
     device = resolve_device(config.trainer.device)
     layout = memory_format(config.trainer.channels_last)
-    vae = load_vae(Path(config.vae)).to(device, memory_format=layout)
+    vae = load_vae(Path(config.vae)).to(device).to(memory_format=layout)
     check_sizes(config.data, vae.config.downsampling)
     folder = PictureFolder(config.data)
     for line in describe(folder):
@@ -47,8 +47,11 @@ def build_denoiser_task(
     unet = _unet(config, vae, encoder)
     resolved_unet = config.unet.model_copy(update={"fields": field_values(unet.config)})
     config = config.model_copy(update={"text": text, "unet": resolved_unet})
+    unet.to(device).to(memory_format=layout)
+    unet.set_attention_backend(config.attention)
+    vae.set_attention_backend(config.attention)
     parts = Parts(
-        unet=unet.to(device, memory_format=layout),
+        unet=unet,
         vae=vae,
         text_encoder=encoder.to(device),
         scheduler=_scheduler(config.schedule, config.objective.prediction),
@@ -82,15 +85,16 @@ def _unet(config: DenoiserTrainConfig, vae: AutoencoderKL, encoder: CLIPTextEnco
     return unet
 
 
-def _scheduler(settings: ScheduleSettings, prediction: str) -> SchedulerConfig:
-    return SchedulerConfig(
-        num_train_timesteps=settings.num_timesteps,
+def _scheduler(settings: ScheduleSettings, prediction: str) -> Scheduler:
+    diffusion = DiffusionConfig(
+        schedule=settings.name,
+        num_timesteps=settings.num_timesteps,
         beta_start=settings.beta_start,
         beta_end=settings.beta_end,
-        beta_schedule=_BETA_SCHEDULES.get(settings.name, settings.name),
-        prediction=prediction,
         zero_terminal_snr=settings.zero_terminal_snr,
+        prediction=prediction,
     )
+    return Scheduler(diffusion=diffusion)
 
 
 def _text_table(

@@ -94,12 +94,17 @@ class VAELossSettings(_Settings):
 
 
 class VAETrainConfig(_Settings):
-    """A run of `train-vae`; `init_from` is a folder with an autoencoder to go on from."""
+    """A run of `train-vae`.
+
+    `init_from` is a folder with an autoencoder to go on from; `attention` one of
+    `sd_ops.ATTENTION_BACKENDS`.
+    """
 
     trainer: TrainerConfig
     data: DataConfig
     vae: Architecture = Architecture(preset="sd15")
     loss: VAELossSettings = VAELossSettings()
+    attention: str = "auto"
     init_from: str = ""
     export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
 
@@ -145,7 +150,7 @@ class ObjectiveSettings(_Settings):
 
 
 class SampleSettings(_Settings):
-    """The validation pictures: fixed noise, the sampler, and prompts (held-out captions if empty)."""
+    """The validation pictures, from fixed noise; without `prompts`, of held-out captions."""
 
     prompts: tuple[str, ...] = ()
     count: Count = 8
@@ -156,7 +161,10 @@ class SampleSettings(_Settings):
 
 
 class DenoiserTrainConfig(_Settings):
-    """A run of `train`: the UNet, with the text encoder frozen or trained along."""
+    """A run of `train`: the UNet, with the text encoder frozen or trained along.
+
+    `vae` is the autoencoder's folder; `attention` one of `sd_ops.ATTENTION_BACKENDS`.
+    """
 
     trainer: TrainerConfig
     data: DataConfig
@@ -168,6 +176,7 @@ class DenoiserTrainConfig(_Settings):
     samples: SampleSettings = SampleSettings()
     cache_latents: bool = True
     sample_posterior: bool = False
+    attention: str = "auto"
     init_from: str = ""
     export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
 

@@ -1,5 +1,6 @@
 """Exponential moving average of weights."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -24,7 +25,7 @@ class Ema:
         """Return the decay of the update after `step` (counted from 1)."""
         if self.power == 0:
             return self.decay
-        return min(self.decay, 1 - float(1 + step) ** -self.power)
+        return min(self.decay, 1 - math.pow(1 + step, -self.power))
 
     @torch.no_grad()
     def update(self, step: int) -> None:

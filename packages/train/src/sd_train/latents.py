@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from sd_vae import AutoencoderKL
 from torch import Tensor
 
 from sd_train.data import PictureFolder
 from sd_train.images import to_float
 from sd_train.task import Batch
+from sd_vae import AutoencoderKL
 
 _CHUNK = 16
 _TELL_EVERY = 2048

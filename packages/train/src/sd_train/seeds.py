@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, purpose, position), so that a resumed run draws the same."""
+"""Random numbers as a function of (seed, purpose, position): a resumed run draws the same."""
 
 import hashlib
 

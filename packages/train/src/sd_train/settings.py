@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sd_checkpoint import atomic_path
 
+from sd_checkpoint import atomic_path
 from sd_train.errors import TrainError
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)

@@ -1,4 +1,4 @@
-"""What a training method tells the trainer core: what learns, the loss, what to show, what to save."""
+"""What a training method tells the core: what learns, the loss, what to show, what to save."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class BatchSource(Protocol):
         """Count the examples."""
 
     def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
-        """Gather examples; every random choice comes from `generator`. May be called from threads."""
+        """Gather examples; random choices come from `generator`. Threads may call this."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class Task(Protocol):
         """Name the modules that learn; the names are the prefixes in checkpoints."""
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the scalar loss of a batch and detached 0-d scalars to log; runs under autocast."""
+        """Return the loss of a batch and detached 0-d scalars to log; runs under autocast."""
 
     def validate(self) -> Validation:
         """Measure on held-out examples with fixed noise; averaged weights are in place."""

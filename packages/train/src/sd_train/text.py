@@ -1,10 +1,12 @@
 """The text side of a denoiser run: build the encoder, tokenize captions, cache frozen states."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from sd_pipeline.folder import load_text_encoder, load_tokenizer
 from sd_textenc import (
     CLIPTextConfig,
@@ -15,8 +17,6 @@ from sd_textenc import (
     train_tokenizer,
     vit_l14,
 )
-from torch import Tensor
-
 from sd_train.config import TextSettings
 from sd_train.errors import TrainError
 from sd_train.seeds import derive_seed
@@ -48,7 +48,10 @@ def build_text_encoder(
         encoder = load_text_encoder(Path(settings.folder))
     else:
         tokenizer = build_tokenizer(settings, captions)
-        presets = {"scenes": partial(scenes, tokenizer.vocab_size), "vit_l14": vit_l14}
+        presets: dict[str, Callable[[], CLIPTextConfig]] = {
+            "scenes": partial(scenes, tokenizer.vocab_size),
+            "vit_l14": vit_l14,
+        }
         config = build_network_config(
             CLIPTextConfig, presets, settings.preset, settings.fields, at="text"
         )
@@ -75,5 +78,7 @@ def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> tuple[Tensor, lis
 def encode_all(encoder: CLIPTextEncoder, token_ids: Tensor) -> Tensor:
     """Return the hidden states (N, T, D) of ids (N, T) as fp16 on the CPU."""
     with torch.no_grad():
-        chunks = [encoder.encode_tokens(ids).hidden_states for ids in token_ids.split(_CHUNK)]
+        chunks = [
+            encoder.encode_tokens(ids).hidden_states for ids in torch.split(token_ids, _CHUNK)
+        ]
         return torch.cat([chunk.to("cpu", torch.float16) for chunk in chunks])

@@ -134,7 +134,7 @@ class Trainer:
             batch = {k: v.to(state.device, non_blocking=True) for k, v in stream.take().items()}
             with autocast(config.precision, state.device):
                 loss, scalars = self.task.loss(batch, generator)
-            state.scaler.scale(loss / config.accumulate).backward()
+            state.scaler.scale(loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": loss.detach(), **scalars}.items():
                 share = value.detach().float() / config.accumulate
                 totals[name] = totals[name] + share if name in totals else share

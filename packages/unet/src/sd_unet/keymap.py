@@ -1,7 +1,6 @@
 """The key names of the original latent-diffusion layout (LDM) <-> ours."""
 
 from sd_checkpoint import KeyMap, Rule, beneath
-
 from sd_unet.config import UNetConfig, sd15
 
 _RESNET = (

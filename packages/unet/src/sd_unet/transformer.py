@@ -1,10 +1,10 @@
 """The spatial transformer: self-attention, cross-attention on the text, GEGLU."""
 
 from einops import rearrange
-from sd_ops import attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sd_ops import attention
 from sd_unet.config import TransformerConfig
 
 

@@ -1,9 +1,9 @@
 """The text-conditioned latent UNet."""
 
-from sd_ops import resolve_backend
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sd_ops import resolve_backend
 from sd_unet.blocks import Block, DownBlock, MidBlock, UpBlock
 from sd_unet.config import UNetConfig
 from sd_unet.resnet import ResnetBlock

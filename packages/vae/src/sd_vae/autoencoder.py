@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from sd_ops import resolve_backend
 from torch import Tensor, nn
 
+from sd_ops import resolve_backend
 from sd_vae.blocks import DownBlock, MidBlock, SelfAttention, UpBlock, group_norm
 from sd_vae.config import VAEConfig, VAEError
 from sd_vae.posterior import DiagonalGaussian

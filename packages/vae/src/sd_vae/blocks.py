@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import torch.nn.functional as F
 from einops import rearrange
-from sd_ops import attention
 from torch import Tensor, nn
+
+from sd_ops import attention
 
 __all__ = ["DownBlock", "MidBlock", "SelfAttention", "UpBlock", "group_norm"]
 

@@ -1,7 +1,6 @@
 """The autoencoder's keys in LDM's own layout (`first_stage_model.*`)."""
 
 from sd_checkpoint import KeyMap, Rule, beneath
-
 from sd_vae.config import VAEConfig, sd15
 
 __all__ = ["ldm_key_map"]

@@ -107,7 +107,6 @@ def _run(
 ) -> None:
     from sd_train import load_toml
     from sd_train import run as run_training
-
     from sdcli.training import reporter
 
     if config is None and not resume:

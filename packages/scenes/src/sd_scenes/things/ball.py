@@ -50,7 +50,7 @@ BALL = Thing(
     plural="balls",
     draw=draw,
     usual=("red", "blue", "yellow", "green", "orange"),
-    width=98,
+    width=99,
     height=98,
     scale=0.65,
 )

@@ -7,8 +7,8 @@ from sd_scenes.colours import Colour
 from sd_scenes.thing import Thing
 from sd_scenes.things._shapes import CREAM, INK, accent, rim, shape, sheet_paint
 
-HULL = "M -46 -27 L 48 -29 Q 43 -9 30 0 L -30 0 Q -43 -8 -46 -27 Z"
-STRIPE = "M -44.5 -20.5 L 46 -22 L 44 -17 L -43 -15.5 Z"
+HULL = "M -46 -31 L 48 -33 Q 44 -10 30 -1 L -30 -1 Q -43 -9 -46 -31 Z"
+STRIPE = "M -46 -23 L 48 -25 L 48 -21.5 L -46 -19.5 Z"
 
 
 def draw(canvas: Canvas, colour: Colour, rng: Random) -> None:
@@ -22,15 +22,15 @@ def draw(canvas: Canvas, colour: Colour, rng: Random) -> None:
     shape(canvas, HULL, sheet_paint(canvas, colour, (-8, -32), (8, 6)), outline)
     with canvas.clip(HULL):
         canvas.path(STRIPE, accent(colour))
-    shape(canvas, "M -48 -31 L 50 -33 L 49 -27.5 L -47 -25.5 Z", "#b07a48", "#5a3820", 1.8)
+    shape(canvas, "M -48 -34 L 50 -36 L 49 -31.5 L -47 -29.5 Z", "#b07a48", "#5a3820", 1.8)
 
 
 def _sails(canvas: Canvas, colour: Colour, belly: float) -> None:
-    main = f"M -4 -92 Q {-26 - belly} -66 -41 -37 Q -20 -33 -4 -36 Z"
+    main = f"M -4 -92 Q {-28 - belly:.2f} -70 -44 -41 Q -20 -37 -4 -40 Z"
     shape(canvas, main, sheet_paint(canvas, colour, (-34, -80), (2, -30)), rim(colour))
-    canvas.stroke("M -14 -76 Q -10 -55 -14 -38", rim(colour), 1.3, opacity=0.45)
-    jib = f"M 5 -86 Q {32 + belly} -64 40 -39 Q 22 -35 5 -37 Z"
-    cloth = canvas.linear((6, -80), (34, -34), [(0.0, "#fffdf6"), (0.6, CREAM), (1.0, "#d9c9aa")])
+    canvas.stroke("M -16 -78 Q -12 -58 -16 -42", rim(colour), 1.3, opacity=0.45)
+    jib = f"M 5 -84 Q {26 + belly:.2f} -66 33 -43 Q 18 -40 5 -41 Z"
+    cloth = canvas.linear((6, -80), (30, -38), [(0.0, "#fffdf6"), (0.6, CREAM), (1.0, "#d9c9aa")])
     shape(canvas, jib, cloth, "#8a7757")
 
 

@@ -18,15 +18,15 @@ def draw(canvas: Canvas, colour: Colour, rng: Random) -> None:
     outline = rim(colour)
     shape(canvas, BODY, sheet_paint(canvas, colour, (0, -68), (0, -2)), outline)
     _windows(canvas, outline, rng.choice((3, 4)))
-    canvas.path("M -48 -29 L 20 -29 L 20 -25.5 L -48 -25.5 Z", accent(colour))
+    canvas.path("M -48 -31.5 L 20 -31.5 L 20 -28.5 L -48 -28.5 Z", accent(colour))
     _door(canvas, outline)
     canvas.path("M -48 -12 L 48 -12 L 48 -11 Q 47 -8 44 -8 L -44 -8 Q -47 -8 -48 -12 Z", "#4b4a56")
     canvas.stroke("M -38 -62 L 34 -62", "#ffffff", 2.4, opacity=0.4)
-    canvas.rect((-49.5, -24), 4.5, 8, "#e2503c", radius=1.8, stroke="#8f2a26", stroke_width=1)
+    canvas.rect((-49.5, -26), 4.5, 8, "#e2503c", radius=1.8, stroke="#8f2a26", stroke_width=1)
     canvas.ellipse((45.5, -20), 3.4, 4, "#fff3b0", stroke="#a08335", stroke_width=1.2)
     for x in (-28, 13):
-        canvas.circle((x, -10.5), 12.2, shade(colour), stroke=outline, stroke_width=1.2)
-        wheel(canvas, x, 10.5)
+        canvas.circle((x, -11.6), 11.4, shade(colour), stroke=outline, stroke_width=1.2)
+        wheel(canvas, x, 10)
 
 
 def _windows(canvas: Canvas, outline: str, num_windows: int) -> None:
@@ -34,19 +34,18 @@ def _windows(canvas: Canvas, outline: str, num_windows: int) -> None:
     step = 65 / num_windows
     for i in range(num_windows):
         left = -44 + i * step
-        canvas.rect((left, -55), step - 4.5, 19, pane, radius=3, stroke=outline, stroke_width=1.8)
-        canvas.stroke(f"M {left + 3.5:.2f} -41 L {left + 8:.2f} -50", "#ffffff", 2, opacity=0.75)
+        canvas.rect((left, -55), step - 5, 16, pane, radius=3, stroke=outline, stroke_width=1.8)
+        canvas.stroke(
+            f"M {left + 3.5:.2f} -42.5 L {left + 7.5:.2f} -51", "#ffffff", 2, opacity=0.75
+        )
 
 
 def _door(canvas: Canvas, outline: str) -> None:
-    shape(
-        canvas,
-        "M 25 -53 Q 25 -55 27 -55 L 40 -55 Q 43 -55 43.5 -52 L 45 -35 L 38 -35 L 38 -14 L 25 -14 Z",
-        glass(canvas, -56, -8),
-        outline,
-        1.8,
-    )
-    canvas.stroke("M 38 -54 L 38 -35", outline, 1.8)
+    pane = glass(canvas, -56, -30)
+    shape(canvas, "M 39 -55 L 40 -55 Q 43 -55 43.5 -52 L 45.5 -37 L 39 -37 Z", pane, outline, 1.8)
+    canvas.rect((25, -55), 12, 42, "none", radius=2, stroke=outline, stroke_width=1.8)
+    canvas.rect((27, -53), 8, 20, pane, radius=1.5, stroke=outline, stroke_width=1.4)
+    canvas.stroke("M 34 -27 L 34 -22", outline, 1.8)
 
 
 BUS = Thing(

@@ -7,7 +7,7 @@ from sd_scenes.colours import Colour
 from sd_scenes.thing import Thing
 from sd_scenes.things._shapes import RIM, lit, rim, shape, sheet_paint
 
-TRUNK = "M -14 0 L -15 -76 Q -14 -93 0 -93 Q 14 -93 15 -76 L 14 0 Q 0 3 -14 0 Z"
+TRUNK = "M -14 -1 L -15 -76 Q -14 -93 0 -93 Q 14 -93 15 -76 L 14 -1 Z"
 
 
 def draw(canvas: Canvas, colour: Colour, rng: Random) -> None:

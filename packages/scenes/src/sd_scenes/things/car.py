@@ -11,15 +11,15 @@ BODY = (
     "M -45 -9 Q -49 -9 -49 -14 L -49 -27 Q -49 -33 -42 -35 L -38 -36 Q -30 -57 -17 -58 "
     "L 5 -58 Q 16 -57 26 -37 L 37 -34 Q 49 -31 49 -21 L 49 -13 Q 49 -9 45 -9 Z"
 )
-REAR_WINDOW = "M -29 -37 Q -23 -51 -15 -51.5 L -7 -51.5 L -7 -37 Z"
-FRONT_WINDOW = "M -2 -37 L -2 -51.5 L 4 -51.5 Q 11 -51 18 -37 Z"
+REAR_WINDOW = "M -29 -37 Q -22 -49.5 -15 -50 L -8 -50 L -8 -37 Z"
+FRONT_WINDOW = "M -1 -37 L -1 -50 L 4 -50 Q 10 -49.5 16 -37 Z"
 
 
 def draw(canvas: Canvas, colour: Colour, rng: Random) -> None:
     """Paint a small round car that drives to the right."""
     outline = rim(colour)
     shape(canvas, BODY, sheet_paint(canvas, colour, (0, -60), (0, -4)), outline)
-    canvas.path("M -48 -13 L 48 -13 L 48 -10 Q 47 -9 45 -9 L -45 -9 Q -48 -9 -48 -13 Z", "#4b4a56")
+    canvas.path("M -48 -12 L 48 -12 Q 48 -9 45 -9 L -45 -9 Q -48 -9 -48 -12 Z", "#4b4a56")
     _cabin(canvas, outline, driver=rng.random() < 0.35)
     canvas.stroke("M -40 -31.5 Q -10 -34 38 -30.5", lit(colour), 1.8, opacity=0.9)
     canvas.stroke("M -4.5 -36 L -4.5 -15", shade(colour), 1.6)
@@ -27,8 +27,8 @@ def draw(canvas: Canvas, colour: Colour, rng: Random) -> None:
     canvas.rect((-49.5, -30), 5, 7, "#e2503c", radius=2, stroke="#8f2a26", stroke_width=1)
     canvas.ellipse((44, -26), 4.2, 4.8, "#fff3b0", stroke="#a08335", stroke_width=1.2)
     for x in (-27, 27):
-        canvas.circle((x, -11.5), 13.2, shade(colour), stroke=outline, stroke_width=1.2)
-        wheel(canvas, x, 11.5)
+        canvas.circle((x, -12.6), 12.4, shade(colour), stroke=outline, stroke_width=1.2)
+        wheel(canvas, x, 10.8)
 
 
 def _cabin(canvas: Canvas, outline: str, *, driver: bool) -> None:
@@ -47,6 +47,6 @@ CAR = Thing(
     draw=draw,
     usual=("red", "blue", "green", "yellow", "white"),
     width=100,
-    height=60,
+    height=59,
     scale=1.4,
 )

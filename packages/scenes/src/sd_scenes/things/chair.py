@@ -36,7 +36,7 @@ def _back(canvas: Canvas, colour: Colour, num_rails: int) -> None:
     wood = sheet_paint(canvas, colour, (-46, -98), (0, -50))
     rails = ((-59, 8),) if num_rails == 1 else ((-64, 4), (-54, 4))
     for y, width in rails:
-        rope(canvas, f"M -38 {y} L -9 {y - 12}", wood, outline, width)
+        rope(canvas, f"M -35 {y} L -12 {y - 10}", wood, outline, width)
     shape(canvas, "M -13 -90 L -7 -90 L -5 -58 L -11 -56 Z", wood, outline)
     shape(canvas, "M -44 -78 L -37 -80 L -31 -44 L -38 -44 Z", wood, outline)
     shape(canvas, TOP_RAIL, wood, outline)

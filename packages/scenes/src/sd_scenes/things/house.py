@@ -7,8 +7,8 @@ from sd_scenes.colours import Colour, mix
 from sd_scenes.thing import Thing
 from sd_scenes.things._shapes import CREAM, glass, rim, shade, shape, sheet_paint
 
-WALL = "M -38 0 L -38 -52 L 0 -86 L 38 -52 L 38 0 Z"
-ROOF = "M -47 -44 L 0 -87.5 L 47 -44 L 47 -56 L 0 -99 L -47 -56 Z"
+WALL = "M -40 -1 L -40 -52 L 0 -86 L 40 -52 L 40 -1 Z"
+ROOF = "M -47 -46 L 0 -88.5 L 47 -46 L 47 -56 L 0 -98.5 L -47 -56 Z"
 WARM = {"red", "orange", "brown", "pink"}
 
 
@@ -20,14 +20,14 @@ def draw(canvas: Canvas, colour: Colour, rng: Random) -> None:
     _chimney(canvas, 24 * side)
     shape(canvas, WALL, sheet_paint(canvas, colour, (-42, -60), (44, 0)), outline)
     canvas.polygon(
-        [(-37, -50), (0, -83), (37, -50), (37, -44), (0, -77), (-37, -44)], shade(colour)
+        [(-39, -51), (0, -86), (39, -51), (39, -46), (0, -81), (-39, -46)], shade(colour)
     )
     roof = canvas.linear((-30, -96), (30, -46), [(0.0, mix(tiles, "#ffffff", 0.22)), (1.0, tiles)])
     shape(canvas, ROOF, roof, mix(tiles, "#160e24", 0.6))
     _door(canvas, -15 * side, rng.choice(("#7a4a2c", "#8a3f36", "#3f6f78")), colour)
     _window(canvas, 17 * side, -28, outline)
-    canvas.circle((0, -61), 7, glass(canvas, -69, -54), stroke=CREAM, stroke_width=2.4)
-    canvas.stroke("M -6 -61 L 6 -61 M 0 -67 L 0 -55", CREAM, 1.6)
+    canvas.circle((0, -62), 6, glass(canvas, -69, -54), stroke=CREAM, stroke_width=2.4)
+    canvas.stroke("M -5 -62 L 5 -62 M 0 -67 L 0 -57", CREAM, 1.6)
 
 
 def _chimney(canvas: Canvas, x: float) -> None:
@@ -38,7 +38,7 @@ def _chimney(canvas: Canvas, x: float) -> None:
 def _door(canvas: Canvas, x: float, wood: str, colour: Colour) -> None:
     if colour.name == "brown" and wood == "#7a4a2c":
         wood = "#3f6f78"
-    d = f"M {x - 9:.2f} 0 L {x - 9:.2f} -24 Q {x:.2f} -36 {x + 9:.2f} -24 L {x + 9:.2f} 0"
+    d = f"M {x - 9:.2f} -1 L {x - 9:.2f} -24 Q {x:.2f} -36 {x + 9:.2f} -24 L {x + 9:.2f} -1"
     canvas.path(d, wood, stroke=CREAM, stroke_width=2.6)
     canvas.circle((x + 5, -13), 1.8, "#ffdf7a")
 

@@ -7,30 +7,37 @@ from sd_scenes.colours import Colour
 from sd_scenes.thing import Thing
 from sd_scenes.things._shapes import ball_paint, gleam, rim, shape
 
-CAP = "M -48 -38 C -54 -74 -26 -97 0 -97 C 26 -97 54 -74 48 -38 C 46 -29 -46 -29 -48 -38 Z"
-STEM = "M -15 -38 Q -13 -22 -19 -6 Q -20 0 -13 0 L 13 0 Q 20 0 19 -6 Q 13 -22 15 -38 Z"
+CAP = "M -48 -34 C -54 -72 -26 -97 0 -97 C 26 -97 54 -72 48 -34 C 46 -25 -46 -25 -48 -34 Z"
+STEM = "M -14 -34 Q -13 -20 -18 -6 Q -19 -1 -12 -1 L 12 -1 Q 19 -1 18 -6 Q 13 -20 14 -34 Z"
 
 
 def draw(canvas: Canvas, colour: Colour, rng: Random) -> None:
     """Paint a mushroom with a big dotted cap."""
     flesh = canvas.linear((-16, 0), (18, 0), [(0.0, "#fff8e8"), (0.5, "#f0e2c4"), (1.0, "#c4ad86")])
     shape(canvas, STEM, flesh, "#6f5a44")
-    shape(canvas, CAP, ball_paint(canvas, colour, (0, -62), 46), rim(colour))
+    shape(canvas, CAP, ball_paint(canvas, colour, (0, -60), 47), rim(colour))
     _gills(canvas)
     _dots(canvas, colour, rng)
     gleam(canvas, (-25, -82), 8)
 
 
 def _gills(canvas: Canvas) -> None:
-    shape(canvas, "M -37 -36 C -25 -44 25 -44 37 -36 C 26 -29.5 -26 -29.5 -37 -36 Z",
+    shape(canvas, "M -33 -31.5 C -23 -38 23 -38 33 -31.5 C 23 -26 -23 -26 -33 -31.5 Z",
           "#e6d3ae", "#6f5a44", 1.8)  # fmt: skip
-    canvas.stroke("M -20 -35 L -14 -39 M 20 -35 L 14 -39", "#a58c66", 1.5)
-    canvas.path("M -15 -33 Q 0 -41 15 -33 Q 0 -28 -15 -33 Z", "#fbf1dc")
+    canvas.stroke("M -21 -31.5 L -16 -34 M 21 -31.5 L 16 -34", "#a58c66", 1.5)
+    canvas.path("M -13 -29.5 Q 0 -35 13 -29.5 Q 0 -24 -13 -29.5 Z", "#fbf1dc")
 
 
 def _dots(canvas: Canvas, colour: Colour, rng: Random) -> None:
     pale = "#c9a27c" if colour.name == "white" else "#fff6e6"
-    spots = [(-8, -76, 9), (18, -68, 8), (-31, -58, 7), (5, -53, 6), (36, -50, 5.5), (6, -91, 4.5)]
+    spots = [
+        (-8, -74, 8.5),
+        (19, -67, 7),
+        (-31, -56, 6.5),
+        (4, -50, 5.5),
+        (36, -48, 5),
+        (8, -90, 4),
+    ]
     with canvas.clip(CAP):
         for x, y, size in spots:
             centre = (x + rng.uniform(-3, 3), y + rng.uniform(-2, 2))

@@ -4,26 +4,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from sd_pipeline.folder import Parts, save_model
+from torch import Tensor, nn
+
+from sd_pipeline import Parts, save_model
 from sd_sampler import (
     Network,
     NoiseSource,
     classifier_free,
     loss_weight,
     plan,
-    prediction,
     timestep_sampler,
 )
 from sd_textenc import CLIPTextEncoder
-from sd_unet import UNet
-from torch import Tensor, nn
-
 from sd_train.config import DenoiserTrainConfig
 from sd_train.images import grid, to_float, to_uint8
 from sd_train.latents import DenoiserSource
 from sd_train.precision import EXPORT_DTYPES
 from sd_train.seeds import generator_for
 from sd_train.task import Batch, Validation
+from sd_unet import UNet
 
 _COLUMNS = 4
 
@@ -39,9 +38,10 @@ class DenoiserTask:
         self.source = source
         self.config = config
         self.device = next(parts.unet.parameters()).device
-        self.schedule = parts.scheduler.noise_schedule()
+        self.diffusion = parts.scheduler.diffusion
+        self.schedule = self.diffusion.noise_schedule()
         self.sigmas = self.schedule.sigmas.float().to(self.device)
-        self.prediction = prediction(config.objective.prediction)
+        self.prediction = self.diffusion.prediction_object()
         self.weight = loss_weight(config.objective.weighting, config.objective.min_snr_gamma)
         self.draw_timesteps = timestep_sampler(config.objective.timesteps)
 
@@ -70,7 +70,7 @@ class DenoiserTask:
             generator = generator_for(0, "validation", 0)
             losses = []
             spread = torch.linspace(0, self.schedule.num_timesteps - 1, count).long()
-            for places in torch.arange(count).split(self.config.trainer.batch_size):
+            for places in torch.split(torch.arange(count), self.config.trainer.batch_size):
                 batch = {name: values[places].to(self.device) for name, values in held_out.items()}
                 x0 = self._latents(batch, generator)
                 noise = torch.randn(x0.shape, generator=generator).to(self.device)
@@ -129,7 +129,10 @@ class DenoiserTask:
         size = self.unet.config.sample_size
         shape = (self.unet.config.in_channels, size, size)
         noise = NoiseSource(range(len(prompts)), shape, device=self.device)
-        way = plan(settings.sampler, settings.sigmas or None, self.schedule, settings.steps)
+        options = self.diffusion.plan_options()
+        way = plan(
+            settings.sampler, settings.sigmas or None, self.schedule, settings.steps, options
+        )
         told, untold = (
             way.denoiser(self._network(texts), self.prediction)
             for texts in (prompts, [""] * len(prompts))

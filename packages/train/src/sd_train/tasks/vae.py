@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from sd_pipeline.folder import load_vae, save_vae
-from sd_vae import AutoencoderKL, VAEConfig, VAELoss, VAELossConfig, scenes, sd15
 from torch import Tensor, nn
 
+from sd_pipeline import load_vae, save_vae
 from sd_train.config import VAETrainConfig
 from sd_train.data import CropSource, PictureFolder, check_sizes, describe
 from sd_train.images import grid, to_float, to_uint8
@@ -17,6 +16,7 @@ from sd_train.reporter import Reporter, SilentReporter
 from sd_train.seeds import derive_seed
 from sd_train.settings import build_network_config, field_values
 from sd_train.task import Batch, Validation
+from sd_vae import AutoencoderKL, VAEConfig, VAELoss, VAELossConfig, scenes, sd15
 
 PRESETS = {"sd15": sd15, "scenes": scenes}
 _NUM_SHOWN = 8
@@ -130,7 +130,8 @@ def build_vae_task(config: VAETrainConfig, reporter: Reporter | None = None) -> 
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(config.trainer.seed, "init", 0))
             vae = AutoencoderKL(network)
-    vae.to(device, memory_format=memory_format(config.trainer.channels_last))
+    vae.to(device).to(memory_format=memory_format(config.trainer.channels_last))
+    vae.set_attention_backend(config.attention)
     check_sizes(config.data, vae.config.downsampling)
     folder = PictureFolder(config.data)
     for line in describe(folder):

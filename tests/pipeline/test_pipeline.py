@@ -1,0 +1,162 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sd_checkpoint import CheckpointError
+from sd_pipeline import PipelineError, Txt2Img, check_out, load_model, load_pipeline, save_picture
+from sd_sampler import SamplerError
+
+PROMPT = "a cat on a mat"
+
+
+def draw(folder: Path, **settings: object) -> list[np.ndarray]:
+    pipeline = load_pipeline(folder, device="cpu")
+    request = Txt2Img(prompt=PROMPT, num_steps=3, **settings)
+    return [np.asarray(picture.image).astype(int) for picture in pipeline.txt2img(request)]
+
+
+def test_a_saved_model_comes_back_with_every_weight(tiny_model: Path, tmp_path: Path) -> None:
+    from sd_pipeline import save_model
+
+    parts = load_model(tiny_model)
+    save_model(tmp_path / "again", parts, dtype=torch.float32)
+    again = load_model(tmp_path / "again")
+    for name in ("unet", "vae", "text_encoder"):
+        first, second = getattr(parts, name).state_dict(), getattr(again, name).state_dict()
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert again.scheduler == parts.scheduler
+
+
+def test_the_same_request_gives_the_same_pixels(tiny_model: Path) -> None:
+    first, second = draw(tiny_model, seed=5), draw(tiny_model, seed=5)
+    assert np.array_equal(first[0], second[0])
+    assert not np.array_equal(first[0], draw(tiny_model, seed=6)[0])
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler_a", "ddpm"])
+def test_a_picture_does_not_depend_on_its_batch(tiny_model: Path, sampler: str) -> None:
+    together = draw(tiny_model, seed=5, count=3, batch_size=3, sampler=sampler)
+    apart = draw(tiny_model, seed=5, count=3, batch_size=2, sampler=sampler)
+    alone = draw(tiny_model, seed=7, sampler=sampler)
+    assert len(together) == len(apart) == 3
+    for one, other in zip(together, [*apart[:2], *alone], strict=True):
+        assert np.abs(one - other).max() <= 1  # rounding of batched matrix products
+
+
+def test_prompt_negative_prompt_and_guidance_each_change_the_picture(tiny_model: Path) -> None:
+    plain = draw(tiny_model, guidance_scale=1)[0]
+    guided = draw(tiny_model, guidance_scale=4)[0]
+    away = draw(tiny_model, guidance_scale=4, negative_prompt="two dogs")[0]
+    assert not np.array_equal(plain, guided)
+    assert not np.array_equal(guided, away)
+    assert np.array_equal(plain, draw(tiny_model, guidance_scale=1, negative_prompt="dogs")[0])
+
+
+def test_width_and_height_are_those_asked_for(tiny_model: Path) -> None:
+    assert draw(tiny_model)[0].shape == (64, 64, 3)
+    assert draw(tiny_model, width=40, height=72)[0].shape == (72, 40, 3)
+
+
+def test_progress_counts_every_step_of_every_batch(tiny_model: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    request = Txt2Img(prompt=PROMPT, num_steps=3, count=3, batch_size=2)
+    list(load_pipeline(tiny_model).txt2img(request, on_step=lambda *call: calls.append(call)))
+    assert calls == [(1, 3), (2, 3), (3, 3)] * 2
+
+
+def test_a_folder_with_sampling_json_sets_the_defaults(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "sampling.json").write_text('{"num_steps": 2, "guidance_scale": 3.5}')
+    record = load_pipeline(folder).resolve(Txt2Img(prompt=PROMPT))
+    assert (record.num_steps, record.guidance_scale) == (2, 3.5)
+    assert (record.sampler, record.schedule) == ("dpmpp_2m", "karras")
+
+
+def test_pictures_carry_their_record(tiny_model: Path, tmp_path: Path) -> None:
+    request = Txt2Img(prompt=PROMPT, negative_prompt="dogs", num_steps=2, seed=9, guidance_scale=2)
+    picture = next(load_pipeline(tiny_model, name="tiny, v1").txt2img(request))
+    path = save_picture(picture, tmp_path / "one.png")
+    text = Image.open(path).text
+    record = json.loads(text["sd-record"])
+    assert record["seed"] == 9
+    assert record["prompt"] == PROMPT
+    assert text["parameters"].splitlines() == [
+        PROMPT,
+        "Negative prompt: dogs",
+        "Steps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 2, Seed: 9, "
+        'Size: 64x64, Model: "tiny, v1"',
+    ]
+
+
+def test_names_in_a_folder_never_collide(tiny_model: Path, tmp_path: Path) -> None:
+    picture = next(load_pipeline(tiny_model).txt2img(Txt2Img(prompt=PROMPT, num_steps=1, seed=3)))
+    paths = [save_picture(picture, tmp_path) for _ in range(3)]
+    assert [path.name for path in paths] == [f"0000{i}-a-cat-on-a-mat-3.png" for i in (1, 2, 3)]
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"prompt": "  "}, "prompt is empty"),
+        ({"prompt": "a", "width": 100}, "width is 100; it must be a multiple of 8"),
+        ({"prompt": "a", "height": 0}, "height is 0"),
+        ({"prompt": "a", "num_steps": 0}, "steps is 0"),
+        ({"prompt": "a", "count": 0}, "count is 0"),
+        ({"prompt": "a", "guidance_scale": 0.5}, "guidance is 0.5"),
+        ({"prompt": "a", "guidance_scale": float("nan")}, "guidance is nan"),
+        ({"prompt": "a", "seed": -1}, "seed is -1"),
+    ],
+)
+def test_impossible_requests_say_what_is_wrong(settings: dict, words: str) -> None:
+    with pytest.raises(PipelineError, match=words):
+        Txt2Img(**settings)
+
+
+def test_an_unknown_sampler_is_refused_before_any_model_is_loaded() -> None:
+    with pytest.raises(SamplerError, match="did you mean 'euler'"):
+        Txt2Img(prompt="a", sampler="eulr")
+
+
+def test_more_steps_than_the_schedule_has_are_refused(tiny_model: Path) -> None:
+    with pytest.raises(SamplerError, match="1001 steps are too many"):
+        next(load_pipeline(tiny_model).txt2img(Txt2Img(prompt=PROMPT, num_steps=1001)))
+
+
+def test_places_that_cannot_be_written_to_are_found_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PipelineError, match="cannot write to"):
+        check_out(tmp_path / "file" / "folder", 1)
+    with pytest.raises(PipelineError, match="one file for 2 pictures"):
+        check_out(tmp_path / "one.png", 2)
+    with pytest.raises(PipelineError, match=r"ends in \.jpg"):
+        check_out(tmp_path / "one.jpg", 1)
+
+
+def test_what_is_not_a_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    with pytest.raises(PipelineError, match="has no model_index.json"):
+        load_model(tmp_path)
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        load_model(folder)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_model(folder)
+
+
+def test_a_device_or_dtype_that_is_not_there_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(PipelineError, match="device 'abacus' cannot be used"):
+        load_pipeline(tiny_model, device="abacus")
+    with pytest.raises(PipelineError, match="dtype is 'int3'"):
+        load_pipeline(tiny_model, dtype="int3")

@@ -1,0 +1,54 @@
+"""A model of every part at a few thousand parameters, with random weights."""
+
+import torch
+
+from sd_pipeline import Parts, Scheduler
+from sd_sampler import DiffusionConfig
+from sd_textenc import CLIPTextConfig, CLIPTextEncoder, train_tokenizer
+from sd_unet import UNet, UNetConfig
+from sd_vae import AutoencoderKL, VAEConfig
+
+CAPTIONS = ("a cat on a mat", "two black dogs under a tree, night sky")
+
+
+def tiny_parts(prediction: str = "v") -> Parts:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(CAPTIONS, context_length=12)
+    text = CLIPTextConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_heads=2,
+        max_positions=12,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    unet = UNet(
+        UNetConfig(
+            sample_size=8,
+            block_out_channels=(32, 64),
+            attention_levels=(False, True),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            num_heads=4,
+        )
+    )
+    vae = AutoencoderKL(
+        VAEConfig(
+            block_out_channels=(32, 32, 32, 32), layers_per_block=1, sample_size=64,
+            scaling_factor=0.9,
+        )
+    )
+    # A new network's last layers are zero, and such a network would hide every difference.
+    with torch.no_grad():
+        for module in (unet, vae):
+            for parameter in module.parameters():
+                if not parameter.any():
+                    parameter.normal_(std=0.1)
+    return Parts(
+        unet=unet,
+        vae=vae,
+        text_encoder=CLIPTextEncoder(text, tokenizer),
+        scheduler=Scheduler(diffusion=DiffusionConfig(prediction=prediction)),
+    )
