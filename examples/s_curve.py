@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from sd_sampler import NoiseSchedule, NoiseSource, V, antithetic_timesteps, plan
 
-SCHEDULE = NoiseSchedule.linear()
-SHOWN = (0, 50, 150, 300, 999)
+SCHEDULE = NoiseSchedule.cosine()
+SHOWN = (0, 100, 250, 500, 999)
 NUM_POINTS = 2000
 NUM_DRAW_STEPS = 100
 
@@ -39,7 +39,7 @@ class Network(nn.Module):
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.logspace(0, -3, 16), persistent=False)
+        self.register_buffer("frequencies", torch.logspace(-1, -3, 16), persistent=False)
         layers: list[nn.Module] = [nn.Linear(2 + 32, width), nn.SiLU()]
         for _ in range(2):
             layers += [nn.Linear(width, width), nn.SiLU()]
@@ -58,7 +58,7 @@ def train(num_steps: int, seed: int, batch_size: int = 512) -> Network:
     generator = torch.Generator().manual_seed(seed)
     network = Network()
     average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
     annealing = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     for step in range(num_steps):
         x0 = s_curve(batch_size, generator)
@@ -68,7 +68,7 @@ def train(num_steps: int, seed: int, batch_size: int = 512) -> Network:
         output = network(SCHEDULE.add_noise(x0, noise, timesteps), timesteps.float())
         loss = nn.functional.mse_loss(output, V.target(x0, noise, sigma))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         annealing.step()
         decay = min(0.999, (1 + step) / (10 + step))
@@ -115,7 +115,7 @@ def draw(forward: list[Tensor], backward: list[Tensor], out: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, sample and draw."""
     parser = argparse.ArgumentParser(description="Learn a 2-D S-curve by diffusion and plot it.")
-    parser.add_argument("--steps", type=int, default=8000, help="training steps")
+    parser.add_argument("--steps", type=int, default=6000, help="training steps")
     parser.add_argument("--out", type=Path, default=Path("s_curve.png"), help="PNG to write")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

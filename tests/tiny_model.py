@@ -36,7 +36,9 @@ def tiny_parts(prediction: str = "v") -> Parts:
     )
     vae = AutoencoderKL(
         VAEConfig(
-            block_out_channels=(32, 32, 32, 32), layers_per_block=1, sample_size=64,
+            block_out_channels=(32, 32, 32, 32),
+            layers_per_block=1,
+            sample_size=64,
             scaling_factor=0.9,
         )
     )

@@ -46,7 +46,9 @@ def theirs(folder: Path, sampler: str, *, seeds: list[int], steps: int) -> np.nd
 def test_each_sampler_draws_the_picture_that_diffusers_draws(
     tiny_model: Path, sampler: str
 ) -> None:
-    mine = ours(tiny_model, sampler, None, seed=11, count=2, batch_size=2, num_steps=5, guidance_scale=4.0)
+    mine = ours(
+        tiny_model, sampler, None, seed=11, count=2, batch_size=2, num_steps=5, guidance_scale=4.0
+    )
     peers = theirs(tiny_model, sampler, seeds=[11, 12], steps=5)
     assert np.abs(mine - peers).max() <= 1  # one grey level: rounding
     assert (mine != peers).mean() < 0.01

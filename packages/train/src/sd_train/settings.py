@@ -95,7 +95,8 @@ def _set_dotted(values: dict[str, Any], name: str, value: object) -> None:
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt name first: it is often why another one is missing.
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     name = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

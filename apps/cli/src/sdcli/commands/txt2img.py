@@ -89,17 +89,17 @@ def txt2img(
     check_out(out, count)
     folder = resolve_model(model)
     pipeline = load_pipeline(folder, name=model, device=device, dtype=dtype, attention=attention)
+    num_steps = pipeline.resolve(request).num_steps
     for text in (prompt, negative):
         _report_losses(pipeline, text)
     note(f"{model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
-    _draw(pipeline, request, out)
+    _draw(pipeline, request, num_steps, out)
 
 
-def _draw(pipeline: "Pipeline", request: "Txt2Img", out: Path) -> None:
+def _draw(pipeline: "Pipeline", request: "Txt2Img", num_steps: int, out: Path) -> None:
     from sd_pipeline import save_picture
 
     num_batches = -(-request.count // request.batch_size)
-    num_steps = pipeline.resolve(request).num_steps
     with progress() as bars:
         bar = bars.add_task("denoising", total=num_batches * num_steps, note="")
         last = time.perf_counter()

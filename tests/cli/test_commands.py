@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from sdcli.main import run
+
+
+def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    from sdcli.main import app
+
+    for command in app.registered_commands:
+        assert run([command.name, "--help"]) == 0
+        assert command.name in capsys.readouterr().out
+
+
+def test_scenes_draws_a_captioned_folder_and_goes_on_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    assert run(["scenes", str(folder), "--count", "3", "--size", "32", "--workers", "1"]) == 0
+    assert run(["scenes", str(folder), "--count", "5", "--size", "32", "--workers", "1"]) == 0
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert len(rows) == 5
+    assert all((folder / row["file_name"]).is_file() and row["text"] for row in rows)
+
+
+def test_scenes_refuses_a_folder_of_another_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("not scenes")
+    assert run(["scenes", str(tmp_path), "--count", "1"]) == 2
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_models_lists_the_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models"]) == 0
+    assert "scenes" in capsys.readouterr().out
+
+
+RUN_FILE = """
+[data]
+folder = "{data}"
+size = 32
+holdout = 2
+
+[vae]
+preset = "scenes"
+fields = {{ block_out_channels = [16, 16], latent_channels = 2, norm_num_groups = 8 }}
+
+[trainer]
+steps = 2
+batch_size = 2
+save_every = 1
+validate_every = 0
+tensorboard = false
+"""
+
+
+@pytest.fixture
+def vae_run_file(tmp_path: Path) -> Path:
+    data = tmp_path / "data"
+    run(["scenes", str(data), "--count", "8", "--size", "32", "--workers", "1"])
+    path = tmp_path / "vae.toml"
+    path.write_text(RUN_FILE.format(data=data))
+    return path
+
+
+def test_train_vae_follows_the_file_and_flags_override_it(
+    vae_run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    flags = ["--steps", "3", "--set", "loss.kl_weight=0.5", "--device", "cpu"]
+    assert run(["train-vae", str(vae_run_file), "--run", str(folder), *flags]) == 0
+    assert "finished at step 3" in capsys.readouterr().out
+    resolved = (folder / "config.toml").read_text()
+    assert "steps = 3" in resolved
+    assert "kl_weight = 0.5" in resolved
+    assert (folder / "model" / "config.json").is_file()
+
+    assert run(["train-vae", "--run", str(folder), "--resume", "--steps", "4"]) == 0
+    assert "finished at step 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no run file given"),
+        (["missing.toml"], "missing.toml does not exist"),
+        (["{file}", "--set", "trainer.stepz=3"], "stepz"),
+        (["{file}", "--set", "nonsense"], "is not section.name=value"),
+        (["{file}", "--steps", "0"], "steps"),
+        (["{file}", "--precision", "fp8"], "precision"),
+        (["{file}", "--data", "nowhere"], "nowhere"),
+        (["--resume"], "does not exist"),
+    ],
+)
+def test_bad_training_input_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    words: str,
+    vae_run_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    arguments = [argument.format(file=vae_run_file) for argument in arguments]
+    assert run(["train-vae", *arguments, "--run", "run"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert words in told[-1]
+    assert not any("Traceback" in line for line in told)

@@ -1,0 +1,104 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from sdcli.main import run
+
+
+def outcome(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_prompt_becomes_a_file_whose_path_seed_and_time_are_printed(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pictures"
+    code, printed, _ = outcome(
+        capsys, "txt2img", "a cat on a mat", "--model", tiny_model, "--out", out,
+        "--steps", "2", "--seed", "7", "--count", "3", "--batch", "2",
+    )  # fmt: skip
+    assert code == 0
+    lines = printed.splitlines()
+    files = sorted(out.iterdir())
+    assert [line.split()[0] for line in lines] == [str(path) for path in files]
+    assert [re.search(r"seed (\d+)  [\d.]+ s$", line)[1] for line in lines] == ["7", "8", "9"]
+
+
+def test_without_a_seed_every_run_takes_another_and_says_which(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = set()
+    for _ in range(2):
+        _, printed, _ = outcome(
+            capsys, "txt2img", "a cat", "--model", tiny_model, "--out", tmp_path, "--steps", "1"
+        )
+        seeds.add(re.search(r"seed (\d+)", printed)[1])
+    assert len(seeds) == 2
+
+
+def test_words_that_the_model_does_not_know_are_named(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = outcome(
+        capsys, "txt2img", "a zebra on a mat", "--model", tiny_model, "--out", tmp_path,
+        "--steps", "1",
+    )  # fmt: skip
+    assert code == 0
+    assert "does not know 'zebra'" in told
+
+
+def test_what_the_context_has_no_room_for_is_named(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "a cat on a mat, a cat on a mat, two black dogs"
+    _, _, told = outcome(
+        capsys, "txt2img", prompt, "--model", tiny_model, "--out", tmp_path, "--steps", "1"
+    )
+    assert "left out: 'mat, two black dogs'" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a", "--width", "100"], "width is 100; it must be a multiple of 8"),
+        (["a", "--height", "-8"], "height is -8"),
+        (["a", "--sampler", "eulr"], "unknown sampler 'eulr'"),
+        (["a", "--schedule", "karas"], "unknown schedule 'karas'"),
+        (["a", "--steps", "0"], "steps is 0; it must be at least 1"),
+        (["a", "--steps", "many"], "--steps"),
+        (["a", "--count", "0"], "count is 0"),
+        (["a", "--batch", "0"], "batch is 0"),
+        (["a", "--guidance", "0"], "guidance is 0.0; it must be from 1"),
+        (["a", "--seed", "-1"], "seed is -1"),
+        (["a", "--dtype", "int3"], "dtype is 'int3'"),
+        (["a", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["a", "--attention", "magic"], "magic"),
+        (["a", "--attention", "xformers", "--device", "cpu"], "xformers"),
+        (["a", "--model", "no-such-model"], "there is no model 'no-such-model'"),
+        (["a", "--out", "/dev/null/pictures"], "cannot write to /dev/null"),
+        (["a", "--out", "one.png", "--count", "2"], "one file for 2 pictures"),
+        ([""], "the prompt is empty"),
+        ([], "Missing argument 'prompt'"),
+        (["a", "--bogus"], "No such option: --bogus"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    words: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", str(tiny_model)]
+    code, printed, told = outcome(capsys, "txt2img", *arguments)
+    assert code == 2
+    assert printed == ""
+    assert words in told
+    assert len(told.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.png"))
