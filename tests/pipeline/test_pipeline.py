@@ -143,7 +143,7 @@ def test_places_that_cannot_be_written_to_are_found_beforehand(tmp_path: Path) -
 def test_what_is_not_a_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     import shutil
 
-    with pytest.raises(PipelineError, match="has no model_index.json"):
+    with pytest.raises(PipelineError, match=r"has no model_index\.json"):
         load_model(tmp_path)
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"

@@ -1,4 +1,4 @@
-"""What `scheduler_config.json` says: the diffusion process, and the sampler unless told otherwise."""
+"""What `scheduler_config.json` says: the diffusion process, and the sampler of choice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
