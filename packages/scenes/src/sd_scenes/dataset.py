@@ -81,15 +81,15 @@ def write_folder(
 
     Every file appears whole or not at all, the metadata last; a folder of the same ``seed`` and
     ``size`` is continued. ``on_item`` is called with the number of pictures ready so far.
-    ``workers`` processes draw (one per core when None). Raises :class:`SceneError` when the folder
-    holds something else or cannot be written.
+    ``workers`` processes draw; None is one a core, or this one alone for a few pictures. Raises
+    :class:`SceneError` when the folder holds something else or cannot be written.
     """
     if count < 1:
         raise SceneError(f"a folder of {count} scenes is none; ask for 1 or more")
     folder = Path(path)
     try:
         _claim(folder, seed, size)
-        rows = _draw_all(folder, count, workers or os.cpu_count() or 1, (seed, size), on_item)
+        rows = _draw_all(folder, count, workers or _fitting(count), (seed, size), on_item)
         _replace(folder / METADATA, "".join(json.dumps(row) + "\n" for row in rows).encode())
     except OSError as error:
         raise SceneError(f"cannot write scenes to {folder}: {error.strerror or error}") from error
@@ -111,6 +111,11 @@ def _draw_all(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         rows = pool.map(draw, range(count), chunksize=16)
         return [_told(on_item, row, index) for index, row in enumerate(rows)]
+
+
+def _fitting(count: int) -> int:
+    # A process takes as long to start as a hundred pictures take to draw.
+    return max(1, min(os.cpu_count() or 1, count // 200))
 
 
 def _told(on_item: Callable[[int], None] | None, row: dict[str, str], index: int) -> dict[str, str]:

@@ -87,6 +87,9 @@ class CLIPTextConfig:
             "pad_token_id": self.eos_token_id,
             # CLIPTextModel reads no projection, yet its config must have the number.
             "projection_dim": self.projection_dim if projected else self.hidden_size,
+            # Else transformers 5 computes in whatever the weights are stored as, half precision
+            # included, and diffusers' fp32 UNet refuses the states.
+            "dtype": "float32",
             "attention_dropout": 0.0,
             "initializer_factor": 1.0,
             "initializer_range": 0.02,
