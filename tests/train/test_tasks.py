@@ -280,3 +280,26 @@ def test_a_run_goes_on_from_an_exported_autoencoder(pictures: Path, vae_folder: 
     weights = build_vae_task(config).vae.state_dict()
     start = load_vae(vae_folder).state_dict()
     assert all(torch.equal(weights[key], value) for key, value in start.items())
+
+
+def test_a_decoder_learnt_alone_leaves_encoder_and_scaling_factor(
+    pictures: Path, vae_folder: Path, tmp_path: Path
+) -> None:
+    settings = {"init_from": str(vae_folder), "decoder_only": True, "export_dtype": "fp32"}
+    result = run(_vae_config(pictures).model_copy(update=settings), tmp_path / "run")
+    assert result.model is not None
+    before, after = load_vae(vae_folder), load_vae(result.model)
+    assert after.config == before.config
+    changed = {
+        key.split(".")[0]
+        for key, value in before.state_dict().items()
+        if not torch.equal(value, after.state_dict()[key])
+    }
+    assert changed == {"decoder", "post_quant_conv"}
+
+
+def test_a_decoder_alone_needs_an_encoder_to_go_with(pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f'decoder_only = true\n[trainer]\nsteps = 1\n[data]\nfolder = "{pictures}"')
+    with pytest.raises(TrainError, match="needs `init_from`"):
+        load_toml(VAETrainConfig, path)

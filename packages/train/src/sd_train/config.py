@@ -96,8 +96,9 @@ class VAELossSettings(_Settings):
 class VAETrainConfig(_Settings):
     """A run of `train-vae`.
 
-    `init_from` is a folder with an autoencoder to go on from; `attention` one of
-    `sd_ops.ATTENTION_BACKENDS`.
+    `init_from` is a folder with an autoencoder to go on from; with `decoder_only` its encoder and
+    scaling factor stay as they are, so that denoisers trained on its latents stay valid.
+    `attention` is one of `sd_ops.ATTENTION_BACKENDS`.
     """
 
     trainer: TrainerConfig
@@ -106,7 +107,14 @@ class VAETrainConfig(_Settings):
     loss: VAELossSettings = VAELossSettings()
     attention: str = "auto"
     init_from: str = ""
+    decoder_only: bool = False
     export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+
+    @model_validator(mode="after")
+    def _decoder_needs_an_encoder(self) -> "VAETrainConfig":
+        if self.decoder_only and not self.init_from:
+            raise ValueError("decoder_only = true needs `init_from`, the autoencoder to go on from")
+        return self
 
 
 class TextSettings(_Settings):

@@ -44,6 +44,16 @@ def train_vae(
     run: RunFolder = Path("runs/vae"),
     resume: Resume = False,
     data: Data = None,
+    init_from: Annotated[
+        str | None, typer.Option(help="Folder of an autoencoder to go on from [init_from].")
+    ] = None,
+    decoder_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--decoder-only/--whole",
+            help="Keep the encoder and its latents as they are [decoder_only].",
+        ),
+    ] = None,
     steps: Steps = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -57,6 +67,8 @@ def train_vae(
 
     overrides = {
         "data.folder": data,
+        "init_from": init_from,
+        "decoder_only": decoder_only,
         **_trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
         **_parse_settings(setting),
     }

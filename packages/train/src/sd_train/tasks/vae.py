@@ -35,13 +35,17 @@ class VAETask:
         self.device = next(vae.parameters()).device
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Name what learns: the autoencoder."""
+        """Name what learns: the autoencoder, or what stands behind the latents alone."""
+        if self.config.decoder_only:
+            return {"decoder": self.vae.decoder, "post_quant_conv": self.vae.post_quant_conv}
         return {"vae": self.vae}
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruct a batch through a sampled latent."""
         images = to_float(batch["images"])
-        recon, posterior = self.vae(images, generator)
+        with torch.set_grad_enabled(not self.config.decoder_only):
+            posterior = self.vae.encode(images)
+        recon = self.vae.decode(posterior.sample(generator=generator))
         terms = self.criterion(images, recon, posterior)
         scalars = {self.config.loss.reconstruction: terms.reconstruction, "kl": terms.kl}
         return terms.total, scalars | {"gradient": terms.gradient}
@@ -69,7 +73,13 @@ class VAETask:
         return Validation(scalars=scalars if count else {}, images=pictures)
 
     def export(self, folder: Path) -> None:
-        """Write the autoencoder's folder, its scaling factor 1 / std of the latents of the data."""
+        """Write the autoencoder's folder, its scaling factor 1 / std of the latents of the data.
+
+        A decoder learnt alone keeps the factor, for denoisers of these latents rely on it.
+        """
+        if self.config.decoder_only:
+            save_vae(folder, self.vae, dtype=EXPORT_DTYPES[self.config.export_dtype])
+            return
         statistics = LatentStatistics()
         stride = max(1, len(self.folder.training) // _NUM_MEASURED)
         for images in self._batches(self.folder.training[::stride]):
