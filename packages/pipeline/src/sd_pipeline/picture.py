@@ -21,10 +21,11 @@ _RECORD_KEY = "sd-record"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A picture and what made it."""
+    """A picture, what made it, and its share of its batch's seconds."""
 
     image: Image.Image
     record: Record
+    seconds: float
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:

@@ -1,5 +1,6 @@
 """Text in, pictures out."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,11 @@ class Pipeline:
         seeds = range(request.seed, request.seed + request.count)
         for start in range(0, request.count, request.batch_size):
             batch = seeds[start : start + request.batch_size]
-            latents = self._denoise(record, batch, on_step)
-            for seed, image in zip(batch, self.decode(latents), strict=True):
-                yield Picture(image=image, record=record.with_seed(seed))
+            started = time.perf_counter()
+            images = self.decode(self._denoise(record, batch, on_step))
+            seconds = (time.perf_counter() - started) / len(batch)
+            for seed, image in zip(batch, images, strict=True):
+                yield Picture(image=image, record=record.with_seed(seed), seconds=seconds)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Image.Image]:

@@ -102,13 +102,11 @@ def _draw(pipeline: "Pipeline", request: "Txt2Img", num_steps: int, out: Path) -
     num_batches = -(-request.count // request.batch_size)
     with progress() as bars:
         bar = bars.add_task("denoising", total=num_batches * num_steps, note="")
-        last = time.perf_counter()
         pictures = pipeline.txt2img(request, on_step=lambda *_: bars.advance(bar))
         for done, picture in enumerate(pictures, start=1):
             path = save_picture(picture, out)
-            seconds, last = time.perf_counter() - last, time.perf_counter()
             bars.update(bar, note=f"{done}/{request.count} pictures")
-            print(f"{path}  seed {picture.record.seed}  {seconds:.1f} s", flush=True)
+            print(f"{path}  seed {picture.record.seed}  {picture.seconds:.1f} s", flush=True)
 
 
 def _report_losses(pipeline: "Pipeline", text: str) -> None:
