@@ -131,3 +131,9 @@ def test_a_value_that_json_lacks_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         save_json(tmp_path / "a.json", {"a": object()})
     assert load_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_a_written_file_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    save_safetensors(tmp_path / "a.safetensors", {"a": torch.zeros(1)})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -86,7 +86,10 @@ def save_safetensors(
     header = {"format": "pt", **(metadata or {})}
     with atomic_path(path) as temporary:
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file(_unshared(tensors), temporary, metadata=header)
+            temporary.chmod(mode)  # safetensors makes files that their owner alone can read
         except (SafetensorError, OSError) as error:
             raise _cannot_write(path, error) from error
 
