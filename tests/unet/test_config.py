@@ -70,7 +70,7 @@ def test_sd2_is_a_config_of_the_same_class() -> None:
 
 
 def test_embedded_model_fits_its_place() -> None:
-    assert num_parameters(scenes()) < 18_000_000
+    assert num_parameters(scenes()) == 15_085_448
 
 
 def test_published_sd15_config_is_the_preset() -> None:
