@@ -1,15 +1,17 @@
 """Renaming the keys of one checkpoint layout to another's, with rules that are data."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from einops import EinopsError, rearrange
 from torch import Tensor
 
 from sd_checkpoint.errors import CheckpointError, name_keys
 
-__all__ = ["KeyMap", "Rule", "beneath"]
+__all__ = ["AnyRule", "Fuse", "KeyMap", "Rule", "Split", "beneath"]
 
 _HOLES = {"{}": r"([^.]+)", "{*}": r"(.+)"}
 _HOLE = re.compile(r"(\{\}|\{\*\})")
@@ -35,22 +37,133 @@ class Rule:
     def __post_init__(self) -> None:
         assert _HOLE.findall(self.source) == _HOLE.findall(self.target), self
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The one source pattern."""
+        return (self.source,)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The one target pattern."""
+        return (self.target,)
+
     def reversed(self) -> "Rule":
         """Return the rule read from target to source."""
         return Rule(self.target, self.source, self.reshape[::-1] if self.reshape else None)
 
+    def beneath(self, source: str, target: str) -> "Rule":
+        """Return the rule with a prefix on either side."""
+        return Rule(f"{source}.{self.source}", f"{target}.{self.target}", self.reshape)
 
-def beneath(source: str, target: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    def make(self, tensors: tuple[Tensor, ...], part: int) -> Tensor:  # noqa: ARG002 one target
+        """Return the target of the source; raises `EinopsError` when `reshape` does not fit."""
+        if self.reshape is None:
+            return tensors[0]
+        source, target = self.reshape
+        return rearrange(tensors[0], f"{source} -> {target}")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Cut a tensor along its first axis into as many equal parts as there are targets.
+
+    Patterns have holes as in `Rule`, the same ones in the source and in every target.
+
+        Split("attn.in_proj_weight", ("q_proj.weight", "k_proj.weight", "v_proj.weight"))
+    """
+
+    source: str
+    targets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for target in self.targets:
+            assert _HOLE.findall(self.source) == _HOLE.findall(target), self
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The one source pattern."""
+        return (self.source,)
+
+    def reversed(self) -> "Fuse":
+        """Return the rule that joins the parts."""
+        return Fuse(self.targets, self.source)
+
+    def beneath(self, source: str, target: str) -> "Split":
+        """Return the rule with a prefix on either side."""
+        return Split(f"{source}.{self.source}", tuple(f"{target}.{t}" for t in self.targets))
+
+    def make(self, tensors: tuple[Tensor, ...], part: int) -> Tensor:
+        """Return the part that becomes target number `part`, a view."""
+        whole = tensors[0]
+        number = len(self.targets)
+        if not whole.ndim or whole.shape[0] % number:
+            raise CheckpointError(f"its first axis cannot be cut into {number} equal parts")
+        length = whole.shape[0] // number
+        return whole[part * length : (part + 1) * length]
+
+
+@dataclass(frozen=True, slots=True)
+class Fuse:
+    """Join tensors of one shape along their first axis: a `Split` read backwards."""
+
+    sources: tuple[str, ...]
+    target: str
+
+    def __post_init__(self) -> None:
+        for source in self.sources:
+            assert _HOLE.findall(source) == _HOLE.findall(self.target), self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The one target pattern."""
+        return (self.target,)
+
+    def reversed(self) -> Split:
+        """Return the rule that cuts the joined tensor again."""
+        return Split(self.target, self.sources)
+
+    def beneath(self, source: str, target: str) -> "Fuse":
+        """Return the rule with a prefix on either side."""
+        return Fuse(tuple(f"{source}.{s}" for s in self.sources), f"{target}.{self.target}")
+
+    def make(self, tensors: tuple[Tensor, ...], part: int) -> Tensor:  # noqa: ARG002 one target
+        """Return all sources joined."""
+        shapes = {tensor.shape for tensor in tensors}
+        if len(shapes) > 1 or not tensors[0].ndim:
+            raise CheckpointError("it cannot be joined with its siblings: their shapes differ")
+        return torch.cat(tensors)
+
+
+AnyRule = Rule | Split | Fuse
+
+
+def beneath(source: str, target: str, rules: Iterable[AnyRule]) -> tuple[AnyRule, ...]:
     """Place `rules` beneath a source and a target prefix, which may hold holes themselves.
 
     Where indices do not correspond one to one (`decoder.up.3` is `up_blocks.0`; `input_blocks.4.0`
     is `down_blocks.1.resnets.0`), call this in a loop over an index table with literal prefixes.
     """
-    return tuple(Rule(f"{source}.{r.source}", f"{target}.{r.target}", r.reshape) for r in rules)
+    return tuple(rule.beneath(source, target) for rule in rules)
+
+
+class _Found(NamedTuple):
+    """A key's rule, its number among the rule's sources, and what the holes hold."""
+
+    rule: AnyRule
+    number: int
+    holes: tuple[str, ...]
+
+
+class _Origin(NamedTuple):
+    """Which keys a target is made of, by which rule, and which of its targets it is."""
+
+    keys: tuple[str, ...]
+    rule: AnyRule
+    part: int
 
 
 class KeyMap:
-    """Rename keys and reshape tensors by the first rule whose source pattern fits.
+    """Rename keys and reshape tensors by the first rule that has a source pattern that fits.
 
     How to write one for a network (see `sd_vae.ldm_key_map` for a whole example):
 
@@ -68,62 +181,108 @@ class KeyMap:
     read from right to left.
     """
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Iterable[AnyRule]) -> None:
         self.rules = tuple(rules)
-        self._patterns = tuple((_regex(rule.source), rule) for rule in self.rules)
+        self._patterns = tuple(
+            (_regex(source), rule, number)
+            for rule in self.rules
+            for number, source in enumerate(rule.sources)
+        )
 
     def rename(self, key: str) -> str:
-        """Return the target name of `key`; raises `CheckpointError` when no rule fits."""
+        """Return the target name of `key`, the first one where it is cut into several.
+
+        Raises `CheckpointError` when no rule fits.
+        """
         found = self._find(key)
         if found is None:
             raise CheckpointError(
                 f"no rule renames the key {key}; the file is of another model family"
             )
-        return found[0]
+        return _filled(found.rule.targets[0], found.holes)
 
-    def apply(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rename and reshape every tensor; raises `CheckpointError` listing the keys that fail."""
-        unmatched = [key for key in tensors if self._find(key) is None]
+    def apply(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the tensors under their target names; each is read and reshaped when asked for.
+
+        Raises `CheckpointError` listing the keys that fail; a tensor whose shape its rule cannot
+        take raises when it is read.
+        """
+        found = {key: self._find(key) for key in tensors}
+        unmatched = [key for key, one in found.items() if one is None]
         if unmatched:
             raise CheckpointError(
                 f"{len(unmatched)} of {len(tensors)} keys fit no rule, the file is of another "
                 f"model family: {name_keys(unmatched)}"
             )
-        renamed: dict[str, Tensor] = {}
-        for key, tensor in tensors.items():
-            found = self._find(key)
-            assert found is not None
-            name, rule = found
-            if name in renamed:
-                raise CheckpointError(f"two keys are renamed to {name}, one of them is {key}")
-            renamed[name] = _reshaped(key, tensor, rule)
-        return renamed
+        origins: dict[str, _Origin] = {}
+        for key, one in found.items():
+            assert one is not None
+            keys = tuple(_filled(source, one.holes) for source in one.rule.sources)
+            for part, target in enumerate(one.rule.targets):
+                name = _filled(target, one.holes)
+                origin = _Origin(keys, one.rule, part)
+                if origins.setdefault(name, origin) != origin or key not in keys:
+                    raise CheckpointError(f"two keys are renamed to {name}, one of them is {key}")
+        _require_siblings(tensors, origins)
+        return _Renamed(tensors, origins)
 
     def inverse(self) -> "KeyMap":
         """Return the map from target names and shapes back to the source's."""
         return KeyMap(rule.reversed() for rule in self.rules)
 
-    def _find(self, key: str) -> tuple[str, Rule] | None:
-        for pattern, rule in self._patterns:
+    def _find(self, key: str) -> _Found | None:
+        for pattern, rule, number in self._patterns:
             match = pattern.fullmatch(key)
             if match:
-                return _HOLE.sub("{}", rule.target).format(*match.groups()), rule
+                return _Found(rule, number, match.groups())
         return None
+
+
+class _Renamed(Mapping[str, Tensor]):
+    """Tensors under the names that a map gives them."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], origins: Mapping[str, _Origin]) -> None:
+        self._tensors = tensors
+        self._origins = origins
+
+    def __getitem__(self, name: str) -> Tensor:
+        keys, rule, part = self._origins[name]
+        sources = tuple(self._tensors[key] for key in keys)
+        try:
+            return rule.make(sources, part)
+        except CheckpointError as error:
+            raise CheckpointError(f"{_shape(keys[0], sources[0])}; {error}") from error
+        except EinopsError as error:
+            assert isinstance(rule, Rule)
+            assert rule.reshape is not None
+            raise CheckpointError(
+                f"{_shape(keys[0], sources[0])}, its layout here is ({rule.reshape[0]}); "
+                f"the file is of another model family"
+            ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._origins)
+
+    def __len__(self) -> int:
+        return len(self._origins)
+
+
+def _require_siblings(tensors: Mapping[str, Tensor], origins: Mapping[str, _Origin]) -> None:
+    absent = {key for origin in origins.values() for key in origin.keys if key not in tensors}
+    if absent:
+        raise CheckpointError(
+            f"{len(absent)} keys are missing that others are to be joined with: {name_keys(absent)}"
+        )
+
+
+def _shape(key: str, tensor: Tensor) -> str:
+    return f"{key} has shape {tuple(tensor.shape)}"
+
+
+def _filled(pattern: str, holes: tuple[str, ...]) -> str:
+    return _HOLE.sub("{}", pattern).format(*holes)
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
     parts = _HOLE.split(pattern)
     return re.compile("".join(_HOLES.get(part, re.escape(part)) for part in parts))
-
-
-def _reshaped(key: str, tensor: Tensor, rule: Rule) -> Tensor:
-    if rule.reshape is None:
-        return tensor
-    source, target = rule.reshape
-    try:
-        return rearrange(tensor, f"{source} -> {target}")
-    except EinopsError as error:
-        raise CheckpointError(
-            f"{key} has shape {tuple(tensor.shape)}, its layout here is ({source}); "
-            f"the file is of another model family"
-        ) from error

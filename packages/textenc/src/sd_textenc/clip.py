@@ -75,7 +75,7 @@ class CLIPTextEncoder(nn.Module):
 
     def file_state_dict(self) -> dict[str, Tensor]:
         """Return the weights under the names files use, `text_model.encoder.layers.0...`."""
-        return file_key_map(self.config).inverse().apply(self.model.state_dict())
+        return dict(file_key_map(self.config).inverse().apply(self.model.state_dict()))
 
     def model_state_dict(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename a file's tensors to `model`'s names: the inverse of `file_state_dict`.
@@ -84,7 +84,7 @@ class CLIPTextEncoder(nn.Module):
         CheckpointError where the file is of another family.
         """
         wanted = {name: tensors[name] for name in tensors if not name.endswith(_NO_WEIGHTS)}
-        return file_key_map(self.config).apply(wanted)
+        return dict(file_key_map(self.config).apply(wanted))
 
     @property
     def _body(self) -> Any:

@@ -28,9 +28,12 @@ def open_square(path: Path, size: int) -> Tensor:
     return torch.from_numpy(np.array(image))
 
 
-def to_float(images: Tensor) -> Tensor:
-    """Turn uint8 (B, 3, H, W) into fp32 in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1)
+def to_float(images: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """Turn uint8 (B, 3, H, W) into fp32 in [-1, 1], in the memory format of the weights.
+
+    Decoded pictures lie channels last, and a convolution would take that format from its input.
+    """
+    return images.to(torch.float32, memory_format=layout).div_(127.5).sub_(1)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The key names of the original latent-diffusion layout (LDM) <-> ours."""
 
-from sd_checkpoint import KeyMap, Rule, beneath
+from sd_checkpoint import AnyRule, KeyMap, Rule, beneath
 from sd_unet.config import UNetConfig, sd15
 
 _RESNET = (
@@ -31,8 +31,8 @@ def ldm_key_map(config: UNetConfig | None = None) -> KeyMap:
     return KeyMap((*_ENDS, *_down(config), *_middle(), *_up(config)))
 
 
-def _down(config: UNetConfig) -> list[Rule]:
-    rules: list[Rule] = []
+def _down(config: UNetConfig) -> list[AnyRule]:
+    rules: list[AnyRule] = []
     index = 1
     for level in range(config.num_levels):
         for layer in range(config.layers_per_block):
@@ -51,7 +51,7 @@ def _down(config: UNetConfig) -> list[Rule]:
     return rules
 
 
-def _middle() -> tuple[Rule, ...]:
+def _middle() -> tuple[AnyRule, ...]:
     return (
         *beneath("middle_block.0", "mid_block.resnets.0", _RESNET),
         *beneath("middle_block.1", "mid_block.attentions.0", _TRANSFORMER),
@@ -59,8 +59,8 @@ def _middle() -> tuple[Rule, ...]:
     )
 
 
-def _up(config: UNetConfig) -> list[Rule]:
-    rules: list[Rule] = []
+def _up(config: UNetConfig) -> list[AnyRule]:
+    rules: list[AnyRule] = []
     num_layers = config.layers_per_block + 1
     for block, level in enumerate(reversed(range(config.num_levels))):
         ours = f"up_blocks.{block}"

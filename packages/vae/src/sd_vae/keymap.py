@@ -1,6 +1,6 @@
 """The autoencoder's keys in LDM's own layout (`first_stage_model.*`)."""
 
-from sd_checkpoint import KeyMap, Rule, beneath
+from sd_checkpoint import AnyRule, KeyMap, Rule, beneath
 from sd_vae.config import VAEConfig, sd15
 
 __all__ = ["ldm_key_map"]
@@ -11,7 +11,7 @@ _RESNET = (
 )
 
 
-def _attention() -> tuple[Rule, ...]:
+def _attention() -> tuple[AnyRule, ...]:
     rules = [Rule("norm.{}", "group_norm.{}")]
     for theirs, ours in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")):
         rules += [
@@ -40,7 +40,7 @@ def ldm_key_map(config: VAEConfig | None = None) -> KeyMap:
     LDM counts the decoder's blocks by resolution, coarse last, so its `decoder.up.3` runs first.
     """
     num_blocks = len((config or sd15()).block_out_channels)
-    rules = [
+    rules: list[AnyRule] = [
         *beneath("encoder", "encoder", (*_MID, *_ENDS)),
         *beneath("decoder", "decoder", (*_MID, *_ENDS)),
         *beneath("encoder.down.{}.block.{}", "encoder.down_blocks.{}.resnets.{}", _RESNET),

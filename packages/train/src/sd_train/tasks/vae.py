@@ -33,6 +33,7 @@ class VAETask:
         self.source = CropSource(folder)
         self.criterion = VAELoss(VAELossConfig(**config.loss.model_dump()))
         self.device = next(vae.parameters()).device
+        self.layout = memory_format(config.trainer.channels_last)
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Name what learns: the autoencoder, or what stands behind the latents alone."""
@@ -42,7 +43,7 @@ class VAETask:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruct a batch through a sampled latent."""
-        images = to_float(batch["images"])
+        images = to_float(batch["images"], self.layout)
         with torch.set_grad_enabled(not self.config.decoder_only):
             posterior = self.vae.encode(images)
         recon = self.vae.decode(posterior.sample(generator=generator))
@@ -96,7 +97,7 @@ class VAETask:
         size = self.config.trainer.batch_size
         for start in range(0, len(indices), size):
             images = self.folder.pictures(indices[start : start + size])
-            yield to_float(images.to(self.device))
+            yield to_float(images.to(self.device), self.layout)
 
 
 class LatentStatistics:
