@@ -5,7 +5,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from sd_checkpoint import Checkpoint, CheckpointError, load_json, save_json, save_safetensors
+from sd_checkpoint import Checkpoint, CheckpointError, only, save_safetensors
 
 TENSORS = {
     "vae.conv.weight": torch.arange(6.0).reshape(2, 3),
@@ -99,38 +99,73 @@ def test_a_truncated_file_is_one_line(path: Path, keep: int) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_another_kind_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "model.ckpt"
-    torch.save({"a": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
-        Checkpoint.open(path)
+def test_types_are_known_without_the_tensors(path: Path) -> None:
+    assert Checkpoint.open(path).dtypes()["unet.step"] == torch.int64
+
+
+def test_every_type_of_the_format_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
+    types = "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 float8_e4m3fn float8_e5m2 "
+    types += "float16 bfloat16 float32 float64 complex64"
+    values = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    tensors = {name: values.to(getattr(torch, name)) for name in types.split()}
+    tensors |= {"none": torch.empty(3, 0), "one": torch.tensor(2.5), "odd": torch.tensor([True])}
+    save_safetensors(tmp_path / "a.safetensors", tensors)
+    read = Checkpoint.open(tmp_path / "a.safetensors")
+    expected = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    assert read.keys() == expected.keys()
+    for key, tensor in read.items():
+        assert tensor.dtype == expected[key].dtype
+        assert tensor.shape == expected[key].shape
+        assert tensor.reshape(-1).tolist() == expected[key].reshape(-1).tolist()
+
+
+def test_tensors_that_do_not_begin_at_a_multiple_of_their_size_are_read(tmp_path: Path) -> None:
+    entry = '"%s":{"dtype":"%s","shape":[%d],"data_offsets":[%d,%d]}'
+    text = "{" + entry % ("a", "U8", 1, 0, 1) + "," + entry % ("b", "F32", 2, 1, 9) + "}"
+    data = b"\x07" + torch.tensor([1.5, -2.0]).numpy().tobytes()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text.encode() + data)
+    read = Checkpoint.open(tmp_path / "a.safetensors")
+    assert read["a"].tolist() == [7]
+    assert read["b"].tolist() == [1.5, -2.0]
+
+
+def test_what_is_written_into_a_tensor_does_not_reach_the_file(path: Path) -> None:
+    checkpoint = Checkpoint.open(path)
+    checkpoint["vae.conv.weight"].zero_()
+    assert checkpoint["vae.conv.weight"].sum() == 0
+    assert torch.equal(Checkpoint.open(path)["vae.conv.weight"], TENSORS["vae.conv.weight"])
+
+
+def test_released_tensors_live_on_and_new_ones_are_as_in_the_file(path: Path) -> None:
+    checkpoint = Checkpoint.open(path)
+    old = checkpoint["vae.conv.weight"].zero_()
+    checkpoint.release()
+    assert torch.equal(checkpoint["vae.conv.weight"], TENSORS["vae.conv.weight"])
+    assert old.sum() == 0
+
+
+def test_a_file_that_is_replaced_stays_what_it_was_for_whom_has_it_open(path: Path) -> None:
+    checkpoint = Checkpoint.open(path)
+    save_safetensors(path, {"other": torch.zeros(1)})
+    checkpoint.release()
+    assert torch.equal(checkpoint["vae.conv.bias"], TENSORS["vae.conv.bias"])
+
+
+def test_chosen_keys_stay_lazy_and_a_missing_one_is_named(path: Path) -> None:
+    part = only(Checkpoint.open(path), ["unet.step"])
+    assert list(part) == ["unet.step"]
+    assert part["unet.step"] == 7
+    assert "vae.conv.bias" not in part
+    with pytest.raises(KeyError):
+        part["vae.conv.bias"]
+    with pytest.raises(CheckpointError, match=r"1 keys are missing: te\.weight"):
+        only(Checkpoint.open(path), ["te.weight"])
 
 
 def test_a_header_that_promises_more_than_the_file_holds_is_refused(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"shape":[2,3]', b'"shape":[9,9]'))
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         Checkpoint.open(path)
-
-
-def test_json_is_read_back_as_written(tmp_path: Path) -> None:
-    value = {"name": "Ωmega", "widths": [1, 2], "none": None}
-    save_json(tmp_path / "a" / "config.json", value)
-    assert load_json(tmp_path / "a" / "config.json") == value
-    assert "Ωmega" in (tmp_path / "a" / "config.json").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\xff"])
-def test_broken_json_is_one_line(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(CheckpointError, match=r"a\.json (is not readable JSON|holds a JSON list)"):
-        load_json(tmp_path / "a.json")
-
-
-def test_a_value_that_json_lacks_leaves_the_old_file(tmp_path: Path) -> None:
-    save_json(tmp_path / "a.json", {"a": 1})
-    with pytest.raises(TypeError):
-        save_json(tmp_path / "a.json", {"a": object()})
-    assert load_json(tmp_path / "a.json") == {"a": 1}
 
 
 def test_a_written_file_can_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:

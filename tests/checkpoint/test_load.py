@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_checkpoint import Checkpoint, CheckpointError, load_into, save_safetensors
+from sd_checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    KeyMap,
+    Rule,
+    load_into,
+    only,
+    save_safetensors,
+)
 
 
 def network() -> nn.Sequential:
@@ -96,4 +104,82 @@ def test_a_module_is_untouched_by_what_does_not_fit() -> None:
     with pytest.raises(CheckpointError):
         load_into(target, tensors, what="a", dtype=torch.float16)
     assert all(torch.equal(target.state_dict()[key], tensor) for key, tensor in before.items())
+    assert target[0].weight.dtype == torch.float32
+
+
+def read_into(file: Path, *, dtype: torch.dtype | None = None) -> tuple[Checkpoint, nn.Module]:
+    with torch.device("meta"):
+        target = network()
+    checkpoint = Checkpoint.open(file)
+    load_into(target, checkpoint, what="a", dtype=dtype)
+    return checkpoint, target
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    save_safetensors(tmp_path / "a.safetensors", network().state_dict())
+    return tmp_path / "a.safetensors"
+
+
+def test_modules_of_one_checkpoint_share_nothing(file: Path) -> None:
+    checkpoint, first = read_into(file)
+    with torch.device("meta"):
+        second = network()
+    load_into(second, checkpoint, what="a")
+    before = tensors_of(second)
+    nn.init.zeros_(first[0].weight)
+    checkpoint["0.bias"].zero_()
+    assert all(torch.equal(second.state_dict()[key], tensor) for key, tensor in before.items())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in Checkpoint.open(file).items())
+
+
+def test_a_module_can_be_written_over_the_file_it_was_loaded_from(file: Path) -> None:
+    _, target = read_into(file)
+    expected = tensors_of(target)
+    with torch.no_grad():
+        target[0].bias.add_(1)
+    save_safetensors(file, target.state_dict())
+    assert torch.equal(Checkpoint.open(file)["0.bias"], expected["0.bias"] + 1)
+    assert torch.equal(target[0].weight, expected["0.weight"])
+
+
+def test_weights_that_a_pickle_ties_come_apart(tmp_path: Path) -> None:
+    bias = torch.randn(3)
+    torch.save({"0.bias": bias, "1.bias": bias}, tmp_path / "a.pt")
+    with torch.device("meta"):
+        target = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+        for layer in target:
+            del layer.weight
+    load_into(target, Checkpoint.open(tmp_path / "a.pt"), what="a")
+    nn.init.zeros_(target[0].bias)
+    assert torch.equal(target[1].bias, bias)
+
+
+def test_renamed_and_chosen_tensors_are_converted_as_they_are_read(file: Path) -> None:
+    source = Checkpoint.open(file)
+    keys = KeyMap([Rule("{*}", "net.{*}")])
+    with torch.device("meta"):
+        target = nn.ModuleDict({"net": network()})
+    load_into(target, only(keys.apply(source), [f"net.{key}" for key in source]), what="a")
+    assert torch.equal(target["net"][0].weight, source["0.weight"])
+    load_into(target, keys.apply(source), what="a", dtype=torch.bfloat16)
+    assert torch.equal(target["net"][0].weight, source["0.weight"].bfloat16())
+
+
+def test_a_hollow_module_comes_alive_on_the_device_asked_for(file: Path) -> None:
+    with torch.device("meta"):
+        target = network()
+    load_into(target, Checkpoint.open(file), what="a", device="cpu")
+    assert {tensor.device.type for tensor in target.state_dict().values()} == {"cpu"}
+    if torch.cuda.is_available():
+        load_into(target, Checkpoint.open(file), what="a", device="cuda")
+        assert {tensor.device.type for tensor in target.state_dict().values()} == {"cuda"}
+
+
+def test_a_hollow_module_stays_hollow_when_a_shape_is_wrong(file: Path) -> None:
+    with torch.device("meta"):
+        target = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    with pytest.raises(CheckpointError, match=r"0\.weight \(4, 3, 3, 3\) for \(4, 3, 1, 1\)"):
+        load_into(target, Checkpoint.open(file), what="a", dtype=torch.float16)
+    assert target[0].weight.is_meta
     assert target[0].weight.dtype == torch.float32

@@ -1,10 +1,15 @@
-"""Tensor files: lazy safetensors, atomic writes and the key-map engine."""
+"""Tensor files: lazy reading, atomic writes and the key-map engine."""
 
 from sd_checkpoint.atomic import atomic_path
-from sd_checkpoint.errors import CheckpointError
-from sd_checkpoint.files import Checkpoint, load_json, save_json, save_safetensors
+from sd_checkpoint.checkpoint import Checkpoint
+from sd_checkpoint.errors import CheckpointError, name_keys
+from sd_checkpoint.folders import open_weights
+from sd_checkpoint.json_files import load_config, load_json, save_json
 from sd_checkpoint.keymap import AnyRule, Fuse, KeyMap, Rule, Split, beneath
+from sd_checkpoint.lazy import only
 from sd_checkpoint.load import load_into
+from sd_checkpoint.pickles import load_pickle
+from sd_checkpoint.save import save_safetensors
 
 __all__ = [
     "AnyRule",
@@ -16,8 +21,13 @@ __all__ = [
     "Split",
     "atomic_path",
     "beneath",
+    "load_config",
     "load_into",
     "load_json",
+    "load_pickle",
+    "name_keys",
+    "only",
+    "open_weights",
     "save_json",
     "save_safetensors",
 ]

@@ -10,6 +10,7 @@ from einops import EinopsError, rearrange
 from torch import Tensor
 
 from sd_checkpoint.errors import CheckpointError, name_keys
+from sd_checkpoint.lazy import release
 
 __all__ = ["AnyRule", "Fuse", "KeyMap", "Rule", "Split", "beneath"]
 
@@ -245,6 +246,10 @@ class _Renamed(Mapping[str, Tensor]):
         self._tensors = tensors
         self._origins = origins
 
+    def release(self) -> bool:
+        """Let go of the memory behind the tensors: see `sd_checkpoint.lazy.release`."""
+        return release(self._tensors)
+
     def __getitem__(self, name: str) -> Tensor:
         keys, rule, part = self._origins[name]
         sources = tuple(self._tensors[key] for key in keys)
@@ -259,6 +264,9 @@ class _Renamed(Mapping[str, Tensor]):
                 f"{_shape(keys[0], sources[0])}, its layout here is ({rule.reshape[0]}); "
                 f"the file is of another model family"
             ) from error
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._origins
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._origins)
