@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,41 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from diffusers.models.embeddings import Timesteps
 from torch import Tensor, nn
 
-from sd_unet import UNet, UNetConfig, ldm_key_map, scenes, sd15, sinusoidal_embedding
+from sd_unet import (
+    AddedConditions,
+    UNet,
+    UNetConfig,
+    ldm_key_map,
+    scenes,
+    sd15,
+    sd21,
+    sdxl,
+    sdxl_refiner,
+    sinusoidal_embedding,
+)
+from tests.unet.families import POOLED_DIM, TINY
+from tests.unet.published import PUBLISHED
 
 TOLERANCE = 1e-4
 
-# SD 1.x's structure: four levels, the last without attention, two layers, eight heads.
-SMALL = UNetConfig(
-    sample_size=16,
-    block_out_channels=(32, 64, 96, 96),
-    cross_attention_dim=48,
-    norm_num_groups=16,
-)
-# SD 2.x's: linear projections and heads of one width at every level.
-SMALL_SD2 = UNetConfig(
-    sample_size=16,
-    block_out_channels=(32, 64, 128),
-    attention_levels=(True, True, False),
-    layers_per_block=1,
-    cross_attention_dim=48,
-    num_heads=(1, 2, 4),
-    transformer_layers=(1, 2, 2),
-    use_linear_projection=True,
-    upcast_attention=True,
-)
-CONFIGS = {"small": SMALL, "small-sd2": SMALL_SD2, "scenes": scenes()}
+CONFIGS = {**TINY, "scenes": scenes()}
+FULL = {
+    "sd15": sd15(),
+    "sd15-inpainting": replace(sd15(), in_channels=9),
+    "sd21": sd21(),
+    "sdxl": sdxl(),
+    "sdxl-refiner": sdxl_refiner(),
+    "scenes": scenes(),
+}
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def pair(request: pytest.FixtureRequest) -> tuple[UNet, UNet2DConditionModel]:
     """Return our network and diffusers', with one set of random weights."""
-    config = CONFIGS[request.param]
+    return networks(CONFIGS[request.param])
+
+
+def networks(config: UNetConfig) -> tuple[UNet, UNet2DConditionModel]:
     torch.manual_seed(0)
     ours = UNet(config).eval()
     with torch.no_grad():
@@ -59,6 +65,29 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
+def conditions(config: UNetConfig) -> AddedConditions | None:
+    if config.projection_input_dim is None:
+        return None
+    generator = torch.Generator().manual_seed(2)
+    sizes = torch.tensor(
+        [[1024.0, 768.0, 0.0, 17.0, 1024.0, 1000.0], [512.0, 333.0, 4.0, 0.0, 6.0, 2.5]]
+    )
+    pooled = torch.randn(2, POOLED_DIM, generator=generator)
+    return AddedConditions(pooled, sizes[:, : config.num_sizes(POOLED_DIM)])
+
+
+def predict(ours: UNet, *args: Tensor) -> Tensor:
+    return ours(*args, conditions(ours.config))
+
+
+def predict_peer(peer: UNet2DConditionModel, *args: Tensor) -> Tensor:
+    added = conditions(UNetConfig.from_diffusers(dict(peer.config)))
+    if added is None:
+        return peer(*args).sample
+    named = {"text_embeds": added.pooled, "time_ids": added.sizes}
+    return peer(*args, added_cond_kwargs=named).sample
+
+
 def inputs(config: UNetConfig, height: int = 16, width: int = 16) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(2, config.in_channels, height, width, generator=generator)
@@ -71,7 +100,7 @@ def inputs(config: UNetConfig, height: int = 16, width: int = 16) -> tuple[Tenso
 def test_whole_network(pair: Any, height: int, width: int) -> None:
     ours, peer = pair
     args = inputs(ours.config, height, width)
-    assert difference(ours(*args), peer(*args).sample) < TOLERANCE
+    assert difference(predict(ours, *args), predict_peer(peer, *args)) < TOLERANCE
 
 
 @torch.no_grad()
@@ -79,7 +108,7 @@ def test_timesteps_between_whole_ones(pair: Any) -> None:
     ours, peer = pair
     latents, _, hidden_states = inputs(ours.config)
     args = (latents, torch.tensor([0.25, 499.75]), hidden_states)
-    assert difference(ours(*args), peer(*args).sample) < TOLERANCE
+    assert difference(predict(ours, *args), predict_peer(peer, *args)) < TOLERANCE
 
 
 def test_sinusoids_equal_the_peers() -> None:
@@ -105,54 +134,47 @@ class Recorder:
         return hook
 
 
-MODULES = [
-    "time_embedding",
-    "down_blocks.0.resnets.0",
-    "down_blocks.1.attentions.0.transformer_blocks.0.attn1",
-    "down_blocks.1.attentions.0.transformer_blocks.0.attn2",
-    "down_blocks.1.attentions.0.transformer_blocks.0.ff",
-    "down_blocks.1.attentions.0",
-    "down_blocks.0.downsamplers.0",
-    "down_blocks.0",
-    "mid_block",
-    "up_blocks.0.resnets.0",
-    "up_blocks.0.upsamplers.0",
-    "up_blocks.0",
-    "up_blocks.1.attentions.0",
-    "up_blocks.2",
-    "conv_norm_out",
-]
-
-
-@pytest.fixture(scope="module")
-def answers(pair: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+@torch.no_grad()
+def test_every_module(pair: Any) -> None:
     ours, peer = pair
     recorders = Recorder(ours), Recorder(peer)
     args = inputs(ours.config)
-    with torch.no_grad():
-        ours(*args)
-        peer(*args)
-    return recorders[0].outputs, recorders[1].outputs
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_each_module(answers: Any, module: str) -> None:
-    ours, peer = answers
-    assert difference(ours[module], peer[module]) < TOLERANCE
+    predict(ours, *args)
+    predict_peer(peer, *args)
+    mine, theirs = (recorder.outputs for recorder in recorders)
+    shared = [name for name in mine if name in theirs]
+    assert {name.rpartition(".")[0] for name, _ in ours.named_parameters()} <= set(shared)
+    assert [name for name in shared if difference(mine[name], theirs[name]) >= TOLERANCE] == []
 
 
 @torch.no_grad()
-def test_diffusers_opens_our_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_embeds_sizes_as_the_peer_does(dtype: torch.dtype) -> None:
+    """Sinusoids are float32 until the linears in both, so even large sizes agree."""
+    ours, peer = (network.to(dtype) for network in networks(TINY["sdxl"]))
+    recorders = Recorder(ours), Recorder(peer)
+    latents, timesteps, hidden_states = inputs(ours.config)
+    args = latents.to(dtype), timesteps, hidden_states.to(dtype)
+    predict(ours, *args)
+    predict_peer(peer, *args)
+    mine, theirs = (recorder.outputs["add_embedding"] for recorder in recorders)
+    assert torch.equal(mine, theirs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_diffusers_opens_our_folder(name: str, tmp_path: Path) -> None:
     from sd_checkpoint import save_json, save_safetensors
 
+    config = TINY[name]
     torch.manual_seed(0)
-    ours = UNet(SMALL).eval()
+    ours = UNet(config).eval()
     nn.init.normal_(ours.conv_out.weight, std=0.1)
-    save_json(tmp_path / "config.json", SMALL.to_diffusers())
+    save_json(tmp_path / "config.json", config.to_diffusers())
     save_safetensors(tmp_path / "diffusion_pytorch_model.safetensors", ours.state_dict())
     peer = UNet2DConditionModel.from_pretrained(tmp_path, low_cpu_mem_usage=False).eval()
-    args = inputs(SMALL)
-    assert difference(ours(*args), peer(*args).sample) < TOLERANCE
+    args = inputs(config)
+    assert difference(predict(ours, *args), predict_peer(peer, *args)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -170,14 +192,22 @@ def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("config", [sd15(), scenes()], ids=["sd15", "scenes"])
+@pytest.mark.parametrize("config", FULL.values(), ids=FULL)
 def test_key_sets_and_shapes_are_equal_at_full_size(config: UNetConfig) -> None:
     with torch.device("meta"):
         ours, peer = UNet(config), UNet2DConditionModel.from_config(config.to_diffusers())
     assert shapes(ours) == shapes(peer)
 
 
-@pytest.mark.parametrize("config", [sd15(), scenes()], ids=["sd15", "scenes"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_config_makes_the_peers_network(name: str) -> None:
+    with torch.device("meta"):
+        ours = UNet(UNetConfig.from_diffusers(PUBLISHED[name]))
+        peer = UNet2DConditionModel.from_config(PUBLISHED[name])
+    assert shapes(ours) == shapes(peer)
+
+
+@pytest.mark.parametrize("config", FULL.values(), ids=FULL)
 def test_ldm_names_are_those_that_diffusers_converts(config: UNetConfig) -> None:
     with torch.device("meta"):
         ours = UNet(config).state_dict()
@@ -186,3 +216,15 @@ def test_ldm_names_are_those_that_diffusers_converts(config: UNetConfig) -> None
     converted = convert_ldm_unet_checkpoint(checkpoint, config.to_diffusers())
     assert converted.keys() == ours.keys()
     assert all(converted[key] is ours[key] for key in ours)
+
+
+@torch.no_grad()
+def test_what_diffusers_converts_from_our_ldm_file_predicts_the_same(pair: Any) -> None:
+    ours, _ = pair
+    ldm = ldm_key_map(ours.config).inverse().apply(ours.state_dict())
+    file = {f"model.diffusion_model.{key}": tensor.clone() for key, tensor in ldm.items()}
+    settings = ours.config.to_diffusers()
+    peer = UNet2DConditionModel.from_config(settings).eval()
+    peer.load_state_dict(convert_ldm_unet_checkpoint(file, settings))
+    args = inputs(ours.config)
+    assert difference(predict(ours, *args), predict_peer(peer, *args)) < TOLERANCE

@@ -1,6 +1,8 @@
 """`sd_vae` against diffusers' AutoencoderKL with the same random weights: 1e-4 max abs, float32."""
 
+import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ from diffusers import AutoencoderKL as Peer
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from torch import Tensor, nn
 
-from sd_vae import AutoencoderKL, VAEConfig, ldm_key_map, scenes, sd15
+from sd_checkpoint import save_json, save_safetensors
+from sd_vae import AutoencoderKL, VAEConfig, folder_key_map, ldm_key_map, scenes, sd15, sdxl
+from tests.vae.published import PUBLISHED
 
 TOLERANCE = 1e-4
 CONFIGS = {"sd15": sd15(), "scenes": scenes()}
@@ -103,11 +107,49 @@ def test_a_config_reads_and_writes_as_diffusers_does(name: str) -> None:
     assert written.keys() - hidden == {key for key in peer.config if not key.startswith("_")}
 
 
-def test_the_ldm_key_map_agrees_with_diffusers_own_conversion() -> None:
-    ours, peer = pair("sd15")
-    theirs = ldm_key_map().inverse().apply(ours.state_dict())
+@both
+def test_the_ldm_key_map_agrees_with_diffusers_own_conversion(name: str) -> None:
+    ours, peer = pair(name)
+    theirs = ldm_key_map(ours.config).inverse().apply(ours.state_dict())
     file = {f"first_stage_model.{key}": tensor for key, tensor in theirs.items()}
     converted = convert_ldm_vae_checkpoint(file, dict(peer.config))
     own = ours.state_dict()
     assert converted.keys() == own.keys()
     assert all(torch.equal(converted[key], tensor) for key, tensor in own.items())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_makes_diffusers_network(name: str) -> None:
+    with torch.device("meta"):
+        ours = AutoencoderKL(VAEConfig.from_diffusers(PUBLISHED[name]))
+        peer = Peer.from_config(PUBLISHED[name])
+    shapes = {key: tensor.shape for key, tensor in ours.state_dict().items()}
+    assert shapes == {key: tensor.shape for key, tensor in peer.state_dict().items()}
+    assert ours.config.scaling_factor == peer.config.scaling_factor
+
+
+def test_the_sdxl_config_is_written_as_diffusers_does(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        Peer.from_config(PUBLISHED["sdxl"]).save_config(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    hidden = {"_class_name", "_diffusers_version", "_name_or_path"}
+    ours = sdxl().to_diffusers()
+    assert {k: v for k, v in written.items() if k not in hidden} == {
+        k: v for k, v in ours.items() if k not in hidden
+    }
+
+
+def test_an_old_folder_gives_what_diffusers_reads_from_it(tmp_path: Path) -> None:
+    ours, _ = pair("scenes")
+    old = {}
+    for key, tensor in ours.state_dict().items():
+        for new, spelling in (("to_q", "query"), ("to_k", "key"), ("to_v", "value")):
+            key = key.replace(f"attentions.0.{new}", f"attentions.0.{spelling}")
+        old[key.replace("to_out.0", "proj_attn")] = tensor
+    assert old.keys() != ours.state_dict().keys()
+    save_json(tmp_path / "config.json", ours.config.to_diffusers())
+    save_safetensors(tmp_path / "diffusion_pytorch_model.safetensors", old)
+    peer = Peer.from_pretrained(tmp_path, low_cpu_mem_usage=False).state_dict()
+    mapped = folder_key_map().apply(old)
+    assert mapped.keys() == peer.keys()
+    assert all(torch.equal(mapped[key], peer[key]) for key in peer)

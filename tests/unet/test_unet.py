@@ -1,11 +1,14 @@
 """How the UNet behaves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from sd_ops import AttentionUnavailable
-from sd_unet import UNet, UNetConfig
+from sd_unet import AddedConditions, UNet, UNetConfig, UNetInputError
+from tests.unet.families import POOLED_DIM, TINY
 
 CONFIG = UNetConfig(
     sample_size=8,
@@ -144,3 +147,85 @@ def test_half_precision_weights_run(args: tuple[Tensor, Tensor, Tensor]) -> None
     out = unet(latents.bfloat16(), timesteps, hidden_states.bfloat16())
     assert out.dtype == torch.bfloat16
     assert out.isfinite().all()
+
+
+def sdxl_args() -> tuple[Tensor, Tensor, Tensor, AddedConditions]:
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    hidden_states = torch.randn(2, 5, TINY["sdxl"].cross_attention_dim, generator=generator)
+    pooled = torch.randn(2, POOLED_DIM, generator=generator)
+    sizes = torch.tensor([[64, 48, 0, 0, 64, 64], [512, 512, 8, 16, 32, 64]])
+    return latents, torch.tensor([3, 700]), hidden_states, AddedConditions(pooled, sizes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("which", [0, 1], ids=["pooled", "sizes"])
+def test_sdxl_is_moved_by_each_added_condition(which: int) -> None:
+    sdxl = randomised(TINY["sdxl"])
+    *args, added = sdxl_args()
+    changed = list(added)
+    changed[which] = changed[which].flip(0)
+    assert not torch.allclose(sdxl(*args, added), sdxl(*args, AddedConditions(*changed)), atol=1e-3)
+
+
+def test_added_conditions_are_asked_for_and_turned_away_by_name(
+    unet: UNet, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    *others, added = sdxl_args()
+    with pytest.raises(UNetInputError, match="added=AddedConditions"):
+        UNet(TINY["sdxl"])(*others)
+    with pytest.raises(UNetInputError, match="leave `added` out"):
+        unet(*args, added)
+
+
+def test_sizes_of_the_refiner_are_refused_by_the_base() -> None:
+    *others, added = sdxl_args()
+    with pytest.raises(UNetInputError, match=r"sizes of shape \(2, 5\).*give \(2, 6\)"):
+        UNet(TINY["sdxl"])(*others, added._replace(sizes=added.sizes[:, :5]))
+
+
+def loud(upcast: bool) -> tuple[UNet, tuple[Tensor, Tensor, Tensor]]:
+    """Return a network in float16 whose attention's scores are beyond float16's 65504."""
+    unet = randomised(replace(CONFIG, upcast_attention=upcast))
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if "to_q" in name or "to_k" in name:
+                parameter.mul_(200)
+    unet.set_attention_backend("chunked")
+    return unet, (torch.randn(1, 4, 8, 8), torch.tensor([3]), torch.randn(1, 5, 24))
+
+
+@torch.no_grad()
+def test_upcast_attention_survives_scores_beyond_half_precision() -> None:
+    for upcast in (True, False):
+        unet, (latents, timesteps, hidden_states) = loud(upcast)
+        out = unet.half()(latents.half(), timesteps, hidden_states.half())
+        assert out.dtype == torch.float16
+        assert bool(out.isfinite().all()) is upcast
+
+
+@torch.no_grad()
+def test_upcast_attention_is_not_undone_by_autocast() -> None:
+    for upcast in (True, False):
+        unet, args = loud(upcast)
+        with torch.autocast("cpu", torch.float16):
+            assert bool(unet(*args).isfinite().all()) is upcast
+
+
+def test_upcast_attention_changes_nothing_in_float32(args: tuple[Tensor, Tensor, Tensor]) -> None:
+    unet = randomised(replace(CONFIG, upcast_attention=True))
+    assert torch.equal(unet(*args), randomised()(*args))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_family_runs_without_memory(name: str) -> None:
+    config = TINY[name]
+    with torch.device("meta"):
+        hidden_states = torch.empty(1, 5, config.cross_attention_dim)
+        added = None
+        if config.projection_input_dim is not None:
+            sizes = torch.empty(1, config.num_sizes(POOLED_DIM))
+            added = AddedConditions(torch.empty(1, POOLED_DIM), sizes)
+        latents = torch.empty(1, config.in_channels, 9, 7)
+        out = UNet(config)(latents, torch.empty(1), hidden_states, added)
+    assert out.shape == (1, config.out_channels, 9, 7)

@@ -4,30 +4,36 @@ from typing import Any
 
 import pytest
 
-from sd_vae import VAEConfig, VAEError, scenes, sd15
+from sd_vae import VAEConfig, VAEError, scenes, sd15, sd21, sdxl
+from tests.vae.published import PUBLISHED
 
 
-@pytest.mark.parametrize("config", [sd15(), scenes(), VAEConfig(mid_block_add_attention=False)])
+@pytest.mark.parametrize(
+    "config", [sd15(), sdxl(), scenes(), VAEConfig(mid_block_add_attention=False)]
+)
 def test_a_config_survives_the_way_through_a_config_json(config: VAEConfig) -> None:
     assert VAEConfig.from_diffusers(json.loads(json.dumps(config.to_diffusers()))) == config
 
 
-def test_the_config_of_stable_diffusion_1_5_is_the_sd15_preset() -> None:
-    published = {
-        "_class_name": "AutoencoderKL",
-        "_diffusers_version": "0.6.0",
-        "act_fn": "silu",
-        "block_out_channels": [128, 256, 512, 512],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "in_channels": 3,
-        "latent_channels": 4,
-        "layers_per_block": 2,
-        "norm_num_groups": 32,
-        "out_channels": 3,
-        "sample_size": 512,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-    }
-    assert VAEConfig.from_diffusers(published) == sd15()
+PRESETS = {
+    "sd14": sd15(),
+    "sd15": sd15(),
+    "sd-vae-ft-mse": dataclasses.replace(sd15(), sample_size=256),
+    "sd21": sd21(),
+    "sdxl": sdxl(),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_is_the_preset(name: str) -> None:
+    assert VAEConfig.from_diffusers(PUBLISHED[name]) == PRESETS[name]
+
+
+def test_only_sdxl_says_that_its_weights_overflow_half_precision() -> None:
+    assert sdxl().force_upcast
+    assert sdxl().to_diffusers()["force_upcast"] is True
+    assert not sd15().force_upcast
+    assert not VAEConfig.from_diffusers(PUBLISHED["sdxl"] | {"force_upcast": False}).force_upcast
 
 
 @pytest.mark.parametrize(

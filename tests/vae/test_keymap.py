@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sd_checkpoint import CheckpointError
-from sd_vae import AutoencoderKL, VAEConfig, ldm_key_map, scenes, sd15
+from sd_vae import AutoencoderKL, VAEConfig, folder_key_map, ldm_key_map, scenes, sd15
 
 SMALL = VAEConfig(
     latent_channels=3, block_out_channels=(8, 16, 24), layers_per_block=1, norm_num_groups=4
@@ -68,3 +68,34 @@ def test_a_round_trip_keeps_every_bit() -> None:
 def test_a_key_of_another_part_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"loss\.logvar"):
         ldm_key_map().apply({"loss.logvar": torch.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("encoder.mid_block.attentions.0.query.weight", "to_q.weight"),
+        ("encoder.mid_block.attentions.0.key.bias", "to_k.bias"),
+        ("decoder.mid_block.attentions.0.value.weight", "to_v.weight"),
+        ("decoder.mid_block.attentions.0.proj_attn.bias", "to_out.0.bias"),
+    ],
+)
+def test_old_folders_and_new_ones_are_read_and_new_ones_written(old: str, new: str) -> None:
+    whole = f"{old.partition('.attentions')[0]}.attentions.0.{new}"
+    assert folder_key_map().rename(old) == whole
+    assert folder_key_map().rename(whole) == whole
+    assert folder_key_map().inverse().rename(whole) == whole
+
+
+def test_the_folder_map_covers_the_state_dict_exactly() -> None:
+    own = AutoencoderKL(SMALL).state_dict()
+    for keys in (folder_key_map(), folder_key_map().inverse()):
+        mapped = keys.apply(own)
+        assert mapped.keys() == own.keys()
+        assert all(mapped[key] is tensor for key, tensor in own.items())
+
+
+def test_one_linear_under_both_spellings_is_refused() -> None:
+    layer = "encoder.mid_block.attentions.0"
+    both = {f"{layer}.query.bias": torch.zeros(1), f"{layer}.to_q.bias": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"to_q\.bias"):
+        folder_key_map().apply(both)

@@ -1,17 +1,25 @@
 """The text-conditioned latent UNet of Stable Diffusion."""
 
-from sd_unet.config import UNetConfig, scenes, sd15
-from sd_unet.errors import UNetConfigError
+from sd_unet.conditions import AddedConditions
+from sd_unet.config import UNetConfig, scenes, sd15, sd21, sdxl, sdxl_refiner
+from sd_unet.errors import UNetConfigError, UNetInputError
 from sd_unet.keymap import ldm_key_map
+from sd_unet.ldm_config import config_from_ldm
 from sd_unet.timestep import sinusoidal_embedding
 from sd_unet.unet import UNet
 
 __all__ = [
+    "AddedConditions",
     "UNet",
     "UNetConfig",
     "UNetConfigError",
+    "UNetInputError",
+    "config_from_ldm",
     "ldm_key_map",
     "scenes",
     "sd15",
+    "sd21",
+    "sdxl",
+    "sdxl_refiner",
     "sinusoidal_embedding",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sd_unet.diffusers_config import from_diffusers, to_diffusers
-from sd_unet.errors import UNetConfigError
+from sd_unet.errors import UNetConfigError, UNetInputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +26,10 @@ class UNetConfig:
     """The architecture; the defaults are Stable Diffusion 1.x (Rombach et al., arXiv:2112.10752).
 
     A level is one resolution, the finest first. ``num_heads`` and ``transformer_layers`` are one
-    number for all levels or one number a level. Raises ``UNetConfigError`` for numbers that do not
-    fit together.
+    number for all levels or one number a level. A network with ``projection_input_dim`` is also
+    told a pooled text and sizes: that is the width of both side by side, each size being
+    ``addition_time_embed_dim`` wide. Raises ``UNetConfigError`` for numbers that do not fit
+    together.
     """
 
     sample_size: int = 64
@@ -43,6 +45,8 @@ class UNetConfig:
     upcast_attention: bool = False
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
+    addition_time_embed_dim: int | None = None
+    projection_input_dim: int | None = None
 
     def __post_init__(self) -> None:
         num_levels = self.num_levels
@@ -57,6 +61,19 @@ class UNetConfig:
             self._check_divides("norm_num_groups", self.norm_num_groups, channels)
             if self.has_attention(level):
                 self._check_divides("num_heads", per_level(self.num_heads, level), channels)
+                self._check_layers(level)
+        if (self.addition_time_embed_dim is None) != (self.projection_input_dim is None):
+            raise UNetConfigError(
+                f"addition_time_embed_dim {self.addition_time_embed_dim} and projection_input_dim "
+                f"{self.projection_input_dim} go together: give both or neither"
+            )
+
+    def _check_layers(self, level: int) -> None:
+        number = per_level(self.transformer_layers, level)
+        if number < 1:
+            raise UNetConfigError(
+                f"transformer_layers {number} at level {level}, which has attention: give 1 or more"
+            )
 
     @staticmethod
     def _check_divides(name: str, number: int, channels: int) -> None:
@@ -91,6 +108,21 @@ class UNetConfig:
             norm_num_groups=self.norm_num_groups,
         )
 
+    def num_sizes(self, pooled_dim: int) -> int:
+        """Return how many sizes go with a pooled text of this width: SDXL 6, its refiner 5.
+
+        Raises ``UNetInputError`` when no number of sizes fills the rest.
+        """
+        total, each = self.projection_input_dim, self.addition_time_embed_dim
+        if total is None or each is None:
+            raise UNetInputError("this UNet takes no pooled text and no sizes")
+        if total < pooled_dim or (total - pooled_dim) % each:
+            raise UNetInputError(
+                f"a pooled text of width {pooled_dim} leaves no whole number of sizes of {each} "
+                f"each in {total}: it is of another text encoder"
+            )
+        return (total - pooled_dim) // each
+
     def to_diffusers(self) -> dict[str, Any]:
         """Return the config.json with which diffusers' UNet2DConditionModel is this network."""
         return to_diffusers({field.name: getattr(self, field.name) for field in fields(self)})
@@ -112,6 +144,51 @@ def per_level(value: int | tuple[int, ...], level: int) -> int:
 def sd15() -> UNetConfig:
     """Return Stable Diffusion 1.x: 859.52 M parameters."""
     return UNetConfig()
+
+
+def sd21() -> UNetConfig:
+    """Return Stable Diffusion 2.1 for 768 pixels, which predicts v: 865.91 M parameters.
+
+    Its relatives of 2.x differ in what has no weights: ``sample_size`` is 64 in those for 512
+    pixels, and ``upcast_attention`` False in some.
+    """
+    return UNetConfig(
+        sample_size=96,
+        cross_attention_dim=1024,
+        num_heads=(5, 10, 20, 20),
+        use_linear_projection=True,
+        upcast_attention=True,
+    )
+
+
+def sdxl() -> UNetConfig:
+    """Return SDXL's base network (Podell et al., arXiv:2307.01952): 2,567.46 M parameters."""
+    return UNetConfig(
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        attention_levels=(False, True, True),
+        cross_attention_dim=2048,
+        num_heads=(5, 10, 20),
+        transformer_layers=(1, 2, 10),
+        use_linear_projection=True,
+        addition_time_embed_dim=256,
+        projection_input_dim=2816,
+    )
+
+
+def sdxl_refiner() -> UNetConfig:
+    """Return SDXL's refiner, which reads OpenCLIP's text alone: 2,259.53 M parameters."""
+    return UNetConfig(
+        sample_size=128,
+        block_out_channels=(384, 768, 1536, 1536),
+        attention_levels=(False, True, True, False),
+        cross_attention_dim=1280,
+        num_heads=(6, 12, 24, 24),
+        transformer_layers=4,
+        use_linear_projection=True,
+        addition_time_embed_dim=256,
+        projection_input_dim=2560,
+    )
 
 
 def scenes() -> UNetConfig:

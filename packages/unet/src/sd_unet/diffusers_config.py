@@ -8,9 +8,7 @@ from sd_unet.errors import UNetConfigError
 # Settings of UNet2DConditionModel that this UNet does not have: only diffusers' default will do.
 _FIXED: dict[str, Any] = {
     "act_fn": "silu",
-    "addition_embed_type": None,
     "addition_embed_type_num_heads": 64,
-    "addition_time_embed_dim": None,
     "attention_type": "default",
     "center_input_sample": False,
     "class_embed_type": None,
@@ -31,7 +29,6 @@ _FIXED: dict[str, Any] = {
     "num_attention_heads": None,
     "num_class_embeds": None,
     "only_cross_attention": False,
-    "projection_class_embeddings_input_dim": None,
     "resnet_out_scale_factor": 1.0,
     "resnet_skip_time_act": False,
     "resnet_time_scale_shift": "default",
@@ -59,12 +56,28 @@ _SHARED: dict[str, tuple[str, Any]] = {
     "upcast_attention": ("upcast_attention", False),
     "norm_num_groups": ("norm_num_groups", 32),
     "norm_eps": ("norm_eps", 1e-5),
+    "addition_time_embed_dim": ("addition_time_embed_dim", None),
+    "projection_input_dim": ("projection_class_embeddings_input_dim", None),
 }
+_ADDITION = ("addition_time_embed_dim", "projection_input_dim")
+_ADDITION_TYPE = "text_time"
+
+# What diffusers writes beside a network that is a running average: how it was averaged.
+_AVERAGING = (
+    "decay",
+    "inv_gamma",
+    "min_decay",
+    "optimization_step",
+    "power",
+    "update_after_step",
+    "use_ema_warmup",
+)
 
 _DOWN_TYPES = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 _UP_TYPES = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
 _DEFAULT_LEVELS = (True, True, True, False)
-_ONE_FOR_ALL = ("layers_per_block", "cross_attention_dim")
+_ONE_FOR_ALL = ("sample_size", "layers_per_block", "cross_attention_dim")
+_SWITCHES = ("use_linear_projection", "upcast_attention")
 
 
 def to_diffusers(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +86,8 @@ def to_diffusers(fields: Mapping[str, Any]) -> dict[str, Any]:
     for ours, (theirs, _) in _SHARED.items():
         value = fields[ours]
         values[theirs] = list(value) if isinstance(value, tuple) else value
+    added = fields["projection_input_dim"] is not None
+    values["addition_embed_type"] = _ADDITION_TYPE if added else None
     values["down_block_types"] = [_DOWN_TYPES[on] for on in fields["attention_levels"]]
     values["up_block_types"] = [_UP_TYPES[on] for on in reversed(fields["attention_levels"])]
     return values
@@ -90,12 +105,14 @@ def from_diffusers(values: Mapping[str, Any]) -> dict[str, Any]:
     }
     if fields["sample_size"] is None:
         fields["sample_size"] = 64
+    _settle_addition(values.get("addition_embed_type"), fields)
     return {**fields, "attention_levels": _attention_levels(values)}
 
 
 def _check_others(values: Mapping[str, Any]) -> None:
     """Refuse every setting that would make another network than ours."""
-    known = {theirs for theirs, _ in _SHARED.values()} | {"down_block_types", "up_block_types"}
+    known = {theirs for theirs, _ in _SHARED.values()} | set(_AVERAGING)
+    known |= {"addition_embed_type", "down_block_types", "up_block_types"}
     for name, value in values.items():
         if name.startswith("_") or name in known or value == _FIXED.get(name):
             continue
@@ -105,14 +122,34 @@ def _check_others(values: Mapping[str, Any]) -> None:
         raise UNetConfigError(f"UNet setting {name} = {value!r} is not supported: {_mend(name)}")
 
 
+def _settle_addition(kind: str | None, fields: dict[str, Any]) -> None:
+    """Require what SDXL's conditions need, or drop what means nothing without them."""
+    if kind is None:
+        fields.update(dict.fromkeys(_ADDITION))
+    elif kind != _ADDITION_TYPE:
+        raise UNetConfigError(
+            f"UNet setting addition_embed_type = {kind!r} is not supported: "
+            f"only {_ADDITION_TYPE!r} and None are"
+        )
+    elif None in (fields[name] for name in _ADDITION):
+        theirs = " and ".join(_SHARED[name][0] for name in _ADDITION)
+        raise UNetConfigError(f"UNet setting addition_embed_type = {kind!r} wants {theirs} too")
+
+
 def _mend(name: str) -> str:
     return f"only {_FIXED[name]!r} is" if name in _FIXED else "only a config without it is"
 
 
 def _setting(name: str, value: Any) -> Any:
     """Turn JSON's lists into tuples, and a list of equal numbers into the one we keep."""
+    if name in _SWITCHES:
+        return bool(value)  # SDXL's config.json says null for off
     if not isinstance(value, list | tuple):
         return value
+    if any(isinstance(entry, list | tuple) for entry in value):
+        raise UNetConfigError(
+            f"UNet setting {name} = {value!r} is not supported: give one number a level"
+        )
     if name not in _ONE_FOR_ALL:
         return tuple(value)
     if len(set(value)) != 1:

@@ -19,16 +19,22 @@ _ENDS = (
     Rule("out.0.{}", "conv_norm_out.{}"),
     Rule("out.2.{}", "conv_out.{}"),
 )
+# SDXL's: LDM calls the conditions a label.
+_ADDITION = (
+    Rule("label_emb.0.0.{}", "add_embedding.linear_1.{}"),
+    Rule("label_emb.0.2.{}", "add_embedding.linear_2.{}"),
+)
 
 
 def ldm_key_map(config: UNetConfig | None = None) -> KeyMap:
     """Return the map from LDM's names, below ``model.diffusion_model.``, to ours.
 
-    LDM numbers its blocks straight through, so the map depends on the architecture: SD 1.x and
-    2.x share the default one.
+    LDM numbers its blocks straight through, so the map depends on the architecture: SD 1.x, 2.x
+    and their variants of more input channels share the default one.
     """
     config = config or sd15()
-    return KeyMap((*_ENDS, *_down(config), *_middle(), *_up(config)))
+    addition = () if config.projection_input_dim is None else _ADDITION
+    return KeyMap((*_ENDS, *addition, *_down(config), *_middle(), *_up(config)))
 
 
 def _down(config: UNetConfig) -> list[AnyRule]:

@@ -1,5 +1,6 @@
 """The spatial transformer: self-attention, cross-attention on the text, GEGLU."""
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,12 +30,22 @@ class Attention(nn.Module):
             rearrange(projected, "b t (h d) -> b h t d", h=self.num_heads)
             for projected in (self.to_q(tokens), self.to_k(context), self.to_v(context))
         )
-        if self.upcast:
-            query, key, value = query.float(), key.float(), value.float()
-        attended = attention(query, key, value, backend=self.backend)
+        attended = self._attend(query, key, value)
         merged = rearrange(attended, "b h t d -> b t (h d)")
         out: Tensor = self.to_out(merged.to(tokens.dtype))
         return out
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend in the projections' type, or in float32 where their scores overflow halves."""
+        if not self.upcast:
+            return attention(query, key, value, backend=self.backend)
+        query, key, value = query.float(), key.float(), value.float()
+        device = query.device.type
+        if device == "meta":
+            return attention(query, key, value, backend=self.backend)
+        # Autocast would undo the line above.
+        with torch.autocast(device, enabled=False):
+            return attention(query, key, value, backend=self.backend)
 
 
 class GEGLU(nn.Module):

@@ -5,7 +5,9 @@ from torch.nn import functional as F
 
 from sd_ops import resolve_backend
 from sd_unet.blocks import Block, DownBlock, MidBlock, UpBlock
+from sd_unet.conditions import AddedConditions, embed_conditions
 from sd_unet.config import UNetConfig
+from sd_unet.errors import UNetInputError
 from sd_unet.resnet import ResnetBlock
 from sd_unet.timestep import TimestepEmbedding, sinusoidal_embedding
 from sd_unet.transformer import Attention, SpatialTransformer
@@ -24,6 +26,11 @@ class UNet(nn.Module):
         first, levels = config.block_out_channels[0], range(config.num_levels)
         self.conv_in = nn.Conv2d(config.in_channels, first, kernel_size=3, padding=1)
         self.time_embedding = TimestepEmbedding(first, config.time_embed_dim)
+        self.add_embedding: TimestepEmbedding | None = None
+        if config.projection_input_dim is not None:
+            self.add_embedding = TimestepEmbedding(
+                config.projection_input_dim, config.time_embed_dim
+            )
         self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in levels)
         self.mid_block = MidBlock(config)
         self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(levels))
@@ -31,13 +38,19 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(first, config.out_channels, kernel_size=3, padding=1)
         self._zero_branches()
 
-    def forward(self, latents: Tensor, timesteps: Tensor, hidden_states: Tensor) -> Tensor:
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        hidden_states: Tensor,
+        added: AddedConditions | None = None,
+    ) -> Tensor:
         """Predict (B, C, H, W) from latents, timesteps (B,) and the text's states (B, T, D).
 
         Any H and W will do; timesteps are whole or between, in the training schedule's units.
+        SDXL's networks want ``added`` and others want none, else ``UNetInputError`` is raised.
         """
-        sinusoids = sinusoidal_embedding(timesteps, self.config.block_out_channels[0])
-        time_embedding = self.time_embedding(sinusoids.to(latents.dtype))
+        time_embedding = self._embed_time(latents, timesteps, added)
         x = self.conv_in(latents)
         skips = [x]
         for down_block in self.down_blocks:
@@ -71,6 +84,24 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, Block):
                 module.gradient_checkpointing = value
+
+    def _embed_time(
+        self, latents: Tensor, timesteps: Tensor, added: AddedConditions | None
+    ) -> Tensor:
+        """Return what every res block reads, (B, D): the time and, in SDXL, ``added``."""
+        sinusoids = sinusoidal_embedding(timesteps, self.config.block_out_channels[0])
+        time_embedding: Tensor = self.time_embedding(sinusoids.to(latents.dtype))
+        if self.add_embedding is None:
+            if added is not None:
+                raise UNetInputError("this UNet takes no added conditions: leave `added` out")
+            return time_embedding
+        if added is None:
+            raise UNetInputError(
+                "this UNet wants the pooled text and the sizes: give `added=AddedConditions(...)`"
+            )
+        conditions = embed_conditions(self.config, added, time_embedding.dtype)
+        embedded: Tensor = self.add_embedding(conditions)
+        return time_embedding + embedded
 
     def _zero_branches(self) -> None:
         last_layers: list[nn.Module] = [self.conv_out]

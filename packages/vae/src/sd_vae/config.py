@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["VAEConfig", "VAEError", "scenes", "sd15"]
+__all__ = ["VAEConfig", "VAEError", "scenes", "sd15", "sd21", "sdxl"]
 
 
 class VAEError(ValueError):
@@ -15,8 +15,9 @@ class VAEError(ValueError):
 class VAEConfig:
     """Say the architecture of an autoencoder; `sample_size` is the picture's side in training.
 
-    `scaling_factor` times a latent has about unit variance. Raises `VAEError` when the groups of
-    the norms do not divide every width.
+    `scaling_factor` times a latent has about unit variance. `force_upcast` says that the weights
+    overflow float16, so that whoever holds them in it has to decode in float32. Raises `VAEError`
+    when the groups of the norms do not divide every width.
     """
 
     in_channels: int = 3
@@ -28,6 +29,7 @@ class VAEConfig:
     scaling_factor: float = 0.18215
     sample_size: int = 512
     mid_block_add_attention: bool = True
+    force_upcast: bool = False
 
     def __post_init__(self) -> None:
         if not self.block_out_channels:
@@ -53,7 +55,7 @@ class VAEConfig:
             "act_fn": "silu",
             "block_out_channels": list(self.block_out_channels),
             "down_block_types": ["DownEncoderBlock2D"] * num_blocks,
-            "force_upcast": False,
+            "force_upcast": self.force_upcast,
             "in_channels": self.in_channels,
             "latent_channels": self.latent_channels,
             "latents_mean": None,
@@ -74,7 +76,8 @@ class VAEConfig:
     def from_diffusers(cls, config: Mapping[str, Any]) -> "VAEConfig":
         """Read diffusers' config.json; raises `VAEError` where it asks for what is not here.
 
-        A field that the file leaves out has diffusers' own default.
+        A field that the file leaves out has diffusers' own default, but for `force_upcast`: files
+        without it are older than it and of autoencoders that do not overflow.
         """
         if config.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
             raise VAEError(f"this config is of a {config['_class_name']}, not an AutoencoderKL")
@@ -90,6 +93,7 @@ class VAEConfig:
             scaling_factor=config.get("scaling_factor", 0.18215),
             sample_size=config.get("sample_size", 32),
             mid_block_add_attention=config.get("mid_block_add_attention", True),
+            force_upcast=config.get("force_upcast", False),
         )
 
 
@@ -113,6 +117,19 @@ def _require_supported(config: Mapping[str, Any], num_blocks: int) -> None:
 def sd15() -> VAEConfig:
     """Return Stable Diffusion 1.x's autoencoder: f = 8, 4 channels, 83.65 M parameters."""
     return VAEConfig()
+
+
+def sd21() -> VAEConfig:
+    """Return Stable Diffusion 2.x's autoencoder: that of 1.x, in a model for 768 pixels."""
+    return VAEConfig(sample_size=768)
+
+
+def sdxl() -> VAEConfig:
+    """Return SDXL's and its refiner's autoencoder: that of 1.x, with weights that overflow float16.
+
+    Podell et al., arXiv:2307.01952, section 2.4.
+    """
+    return VAEConfig(scaling_factor=0.13025, sample_size=1024, force_upcast=True)
 
 
 def scenes() -> VAEConfig:

@@ -1,9 +1,9 @@
-"""The autoencoder's keys in LDM's own layout (`first_stage_model.*`)."""
+"""The autoencoder's keys in LDM's own layout, and in diffusers' folders old and new."""
 
 from sd_checkpoint import AnyRule, KeyMap, Rule, beneath
 from sd_vae.config import VAEConfig, sd15
 
-__all__ = ["ldm_key_map"]
+__all__ = ["folder_key_map", "ldm_key_map"]
 
 _RESNET = (
     Rule("nin_shortcut.{}", "conv_shortcut.{}"),
@@ -56,3 +56,20 @@ def ldm_key_map(config: VAEConfig | None = None) -> KeyMap:
         Rule("post_quant_conv.{}", "post_quant_conv.{}"),
     ]
     return KeyMap(rules)
+
+
+def folder_key_map() -> KeyMap:
+    """Map the names in a diffusers folder to ours, which are diffusers' since 0.15.
+
+    Folders older than that call the attention's linears otherwise; both spellings are read, and
+    `inverse()` gives the newer one.
+    """
+    linears = (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0"))
+    # Of two rules with one target the first is the one that is read backwards.
+    attention = [Rule(f"{new}.{{}}", f"{new}.{{}}") for _, new in linears]
+    attention += [Rule(f"{old}.{{}}", f"{new}.{{}}") for old, new in linears]
+    rules: list[AnyRule] = []
+    for part in ("encoder", "decoder"):
+        layer = f"{part}.mid_block.attentions.0"
+        rules += beneath(layer, layer, attention)
+    return KeyMap((*rules, Rule("{*}", "{*}")))
