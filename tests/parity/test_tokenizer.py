@@ -1,5 +1,6 @@
 """Token ids against transformers' CLIPTokenizer and open_clip's SimpleTokenizer: equal."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from sd_textenc import Tokenizer, clip_tokenizer, train_tokenizer
+from tests.textenc.prompts import thousand_prompts
 
 PROMPTS = (
     "",
@@ -51,14 +53,67 @@ def clip() -> Tokenizer:
     return clip_tokenizer()
 
 
-def test_clip_ids_equal_those_of_transformers(clip: Tokenizer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pad_token", ["<|endoftext|>", "!"])
+def test_clip_ids_equal_those_of_transformers_for_a_thousand_prompts_of_every_script(
+    pad_token: str, tmp_path: Path
+) -> None:
     from transformers import CLIPTokenizer
 
-    peer = CLIPTokenizer.from_pretrained(write(clip, tmp_path))
-    assert len(peer) == clip.vocab_size
+    ours = clip_tokenizer(pad_token)
+    peer = CLIPTokenizer.from_pretrained(write(ours, tmp_path))
+    assert len(peer) == ours.vocab_size
     assert peer.model_max_length == 77
-    prompts = [*PROMPTS, *random_prompts(500, seed=1)]
-    assert torch.equal(clip(prompts), peer_ids(peer, prompts))
+    assert peer.pad_token_id == ours.pad_token_id
+    prompts = [*PROMPTS, *random_prompts(500, seed=1), *thousand_prompts()]
+    assert torch.equal(ours(prompts), peer_ids(peer, prompts))
+
+
+def token(content: str, **more: object) -> dict[str, object]:
+    return {"content": content, "lstrip": False, "rstrip": False, "single_word": False, **more}
+
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+PLAIN = {"bos_token": START, "eos_token": END, "unk_token": END}
+OBJECTS = {name: token(content, normalized=True) for name, content in PLAIN.items()}
+# tokenizer_config.json and special_tokens_map.json as the published folders have them.
+PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
+    "SD 1.5": ({"pad_token": END}, OBJECTS | {"pad_token": END}, 49407),
+    # The config says one pad token and the map another: the map counts.
+    "SD 2.1": ({"pad_token": END}, OBJECTS | {"pad_token": "!"}, 0),
+    "SDXL tokenizer_2": (
+        {
+            **PLAIN,
+            "pad_token": "!",
+            "added_tokens_decoder": {
+                "0": token("!", normalized=False, special=True),
+                "49406": token(START, normalized=True, special=True),
+                "49407": token(END, normalized=False, special=True),
+            },
+        },
+        OBJECTS | {"eos_token": END, "unk_token": END, "pad_token": "!"},
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_folder_gives_the_ids_it_gives_in_transformers(
+    clip: Tokenizer, tmp_path: Path, name: str
+) -> None:
+    from transformers import CLIPTokenizer
+
+    config, specials, pad_token_id = PUBLISHED[name]
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, **config}
+    files = clip.files() | {
+        "tokenizer_config.json": json.dumps(config),
+        "special_tokens_map.json": json.dumps(specials),
+    }
+    for file, text in files.items():
+        (tmp_path / file).write_text(text, encoding="utf-8", newline="\n")
+    ours, peer = Tokenizer.from_files(files), CLIPTokenizer.from_pretrained(tmp_path)
+    assert ours.pad_token_id == peer.pad_token_id == pad_token_id
+    prompts = ["!", "Wow!!! a cat!", "!a!", *thousand_prompts()]
+    assert torch.equal(ours(prompts), peer_ids(peer, prompts))
 
 
 def test_closed_ids_equal_those_of_transformers(tmp_path: Path) -> None:
@@ -110,6 +165,29 @@ def test_clip_ids_equal_those_of_open_clip_on_clean_text(clip: Tokenizer) -> Non
     for prompt in [*clean, *random_prompts(200, seed=3)]:
         expected = [clip.bos_token_id, *peer.encode(prompt)[:75], clip.eos_token_id]
         assert clip([prompt])[0, : len(expected)].tolist() == expected, prompt
+
+
+def test_clip_ids_of_text_that_open_clip_has_cleaned_equal_its_own_for_a_thousand_prompts(
+    clip: Tokenizer,
+) -> None:
+    """Leaves out U+0345, a mark that open_clip's case-blind pattern takes for a letter."""
+    from open_clip.tokenizer import SimpleTokenizer, basic_clean
+
+    peer = SimpleTokenizer()
+    prompts = [prompt for prompt in thousand_prompts() if "\u0345" not in prompt]
+    assert len(prompts) > 950
+    for prompt in prompts:
+        expected = [clip.bos_token_id, *peer.encode(prompt)[:75], clip.eos_token_id]
+        ours = clip([basic_clean(prompt)])
+        assert ours[0, : len(expected)].tolist() == expected, prompt
+
+
+def test_where_an_exclamation_mark_pads_it_has_one_id_and_in_open_clip_another() -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    ours = clip_tokenizer("!")(["wow!!!"])
+    assert ours[0, :6].tolist() == [49406, 2781, 0, 0, 0, 49407]
+    assert SimpleTokenizer().encode("wow!!!") == [2781, 995]
 
 
 @pytest.mark.parametrize("prompt", OPEN_CLIP_DIFFERS.values(), ids=OPEN_CLIP_DIFFERS.keys())

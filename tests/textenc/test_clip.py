@@ -167,7 +167,7 @@ def test_files_carry_the_classic_names_and_old_position_ids_are_passed_over(
     tokenizer: Tokenizer,
 ) -> None:
     encoder = build(tokenizer)
-    tensors = encoder.file_state_dict()
+    tensors = dict(encoder.file_state_dict())
     assert "text_model.encoder.layers.0.self_attn.q_proj.weight" in tensors
     assert all(name.startswith("text_model.") for name in tensors)
     old = tensors | {"text_model.embeddings.position_ids": torch.arange(12)[None]}

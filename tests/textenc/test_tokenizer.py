@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -50,7 +51,8 @@ def test_ids_are_padded_to_the_context_with_the_end_token(clip: Tokenizer) -> No
 
 
 def test_another_pad_token_fills_the_context(clip: Tokenizer) -> None:
-    sd2 = Tokenizer(clip.vocab, clip.merges, pad_token="!")
+    sd2 = clip_tokenizer("!")
+    assert sd2.vocab == clip.vocab
     assert sd2(["a cat"])[0, :6].tolist() == [49406, 320, 2368, 49407, 0, 0]
 
 
@@ -146,6 +148,25 @@ def test_a_pad_token_written_as_an_object_is_read(clip: Tokenizer) -> None:
     again = Tokenizer.from_files(files)
     assert again.pad_token_id == 0
     assert again.context_length == 77
+
+
+def test_the_pad_token_is_cut_out_of_a_prompt_and_counted_each_time(clip: Tokenizer) -> None:
+    sd2 = clip_tokenizer("!")
+    assert clip.check("wow!!!").num_tokens == 2
+    assert sd2.check("wow!!!").num_tokens == 4
+    prompt = "cat! " * 37 + "wow!!! the end"
+    assert sd2.check(prompt).dropped == "!!! the end"
+
+
+@pytest.mark.parametrize(("added", "pad"), [({}, "!"), ({"added_tokens_decoder": {}}, ",")])
+def test_of_two_pad_tokens_the_maps_counts_unless_the_config_lists_added_tokens(
+    clip: Tokenizer, added: dict[str, object], pad: str
+) -> None:
+    files = clip.files() | {
+        "tokenizer_config.json": json.dumps({"pad_token": ",", **added}),
+        "special_tokens_map.json": '{"pad_token": "!"}',
+    }
+    assert Tokenizer.from_files(files).pad_token == pad
 
 
 @pytest.mark.parametrize(

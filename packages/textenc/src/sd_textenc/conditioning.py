@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from sd_textenc.tokenizer import PromptReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,6 +17,11 @@ class Conditioning:
     hidden_states: Tensor
     pooled: Tensor | None = None
 
+    def zeroed(self) -> "Conditioning":
+        """Return zeros of the same shapes, which is how SDXL was taught to see no prompt."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return Conditioning(hidden_states=torch.zeros_like(self.hidden_states), pooled=pooled)
+
 
 @runtime_checkable
 class TextEncoder(Protocol):
@@ -21,4 +29,8 @@ class TextEncoder(Protocol):
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts."""
+        ...
+
+    def check(self, prompt: str) -> PromptReport:
+        """Report what of a prompt does not arrive."""
         ...

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sd_textenc.errors import TextEncoderError
 
@@ -96,7 +96,7 @@ class CLIPTextConfig:
         }
 
     @classmethod
-    def from_diffusers(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
+    def from_diffusers(cls, config: Mapping[str, Any]) -> Self:
         """Read a `text_encoder/config.json`; what it leaves out has transformers' default.
 
         Raises:
@@ -117,10 +117,61 @@ class CLIPTextConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenCLIPTextConfig(CLIPTextConfig):
+    """Say the sizes of a CLIP text transformer that OpenCLIP trained (arXiv 2212.07143).
+
+    The architecture is CLIP's, with the exact GELU; the type says that the weights are computed
+    by open_clip (`OpenCLIPTextEncoder`) and lie in its own layout in single files.
+    """
+
+    hidden_act: str = "gelu"
+
+
+def text_encoder_config(config: Mapping[str, Any]) -> CLIPTextConfig:
+    """Read a `text_encoder/config.json`, or `text_encoder_2/`, as the type it belongs to.
+
+    The rule: a tower with the exact GELU and at least CLIP's 49,408 ids is OpenCLIP's (SD 2.x,
+    SDXL's second, the refiner's); every other is transformers', OpenAI's quick GELU towers as
+    well as a GELU tower with a vocabulary of its own. Either class gives equal numbers; the
+    type decides which library computes them and what a single file's layout is.
+
+    Raises:
+        TextEncoderError: the file describes another model, or a size is impossible.
+
+    """
+    sizes = CLIPTextConfig.from_diffusers(config)
+    if sizes.hidden_act == "gelu" and sizes.vocab_size >= _FILE_DEFAULTS["vocab_size"]:
+        return OpenCLIPTextConfig.from_diffusers(config)
+    return sizes
+
+
 def vit_l14() -> CLIPTextConfig:
-    """Return OpenAI CLIP ViT-L/14's text tower, the one of SD 1.x: 123.06 M parameters."""
+    """Return OpenAI CLIP ViT-L/14's text tower, of SD 1.x and SDXL's first: 123.06 M parameters."""
     return CLIPTextConfig(
         vocab_size=49408, hidden_size=768, intermediate_size=3072, num_layers=12, num_heads=12
+    )
+
+
+def vit_h14() -> OpenCLIPTextConfig:
+    """Return OpenCLIP ViT-H/14's text tower as SD 2.x uses it: 340.39 M parameters.
+
+    23 of its 24 layers, and no projection: SD 2.x reads the last layer but one.
+    """
+    return OpenCLIPTextConfig(
+        vocab_size=49408, hidden_size=1024, intermediate_size=4096, num_layers=23, num_heads=16
+    )
+
+
+def vit_bigg14() -> OpenCLIPTextConfig:
+    """Return OpenCLIP ViT-bigG/14's text tower, SDXL's second, the refiner's one: 694.66 M."""
+    return OpenCLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_layers=32,
+        num_heads=20,
+        projection_dim=1280,
     )
 
 

@@ -50,8 +50,10 @@ class Tokenizer:
     """Turn prompts into ids, equal to those of transformers' CLIPTokenizer of the same table.
 
     `merges` are lines "left right", first line merged first. Ids are padded with `pad_token`
-    (<|endoftext|> in SD 1.x). `words`, where given, close the vocabulary: the network behind
-    it knows these and no others, and `check` names the rest.
+    (<|endoftext|> in SD 1.x, "!" in SD 2.x and SDXL's second), which is cut out of a prompt
+    before it is split into words: where "!" pads, "wow!!!" is "wow" and three times its id.
+    `words`, where given, close the vocabulary: the network behind it knows these and no
+    others, and `check` names the rest.
 
     Raises:
         TextEncoderError: the table lacks a special token or a merge's parts, or the context
@@ -80,7 +82,7 @@ class Tokenizer:
         self.context_length = context_length
         self.words = None if words is None else frozenset(words)
         self.pad_token = pad_token
-        self._backend = _build_backend(self.vocab, self.merges)
+        self._backend = _build_backend(self.vocab, self.merges, (START, END, pad_token))
 
     @property
     def vocab_size(self) -> int:
@@ -172,6 +174,8 @@ class Tokenizer:
         The table is `vocab.json` with `merges.txt`, or else `tokenizer.json`, the only one
         that transformers 5 writes. `special_tokens_map.json` may be absent, and
         `tokenizer_config.json` too: then the context is CLIP's 77 and <|endoftext|> pads.
+        Where the two name different pad tokens, as in SD 2.x, the map's counts unless the
+        config lists its `added_tokens_decoder`: that is transformers' rule.
 
         Raises:
             TextEncoderError: a file is missing or is not what its name says.
@@ -180,7 +184,8 @@ class Tokenizer:
         vocab, merges = _read_table(files)
         config = _json_object(files, "tokenizer_config.json")
         specials = _json_object(files, "special_tokens_map.json")
-        pad = config.get("pad_token") or specials.get("pad_token") or END
+        sources = [config, specials] if "added_tokens_decoder" in config else [specials, config]
+        pad = next((s["pad_token"] for s in sources if s.get("pad_token")), END)
         length = config.get("model_max_length", 77)
         return cls(
             vocab,
@@ -196,7 +201,9 @@ class Tokenizer:
         return self._backend.encode(prompt, add_special_tokens=False)
 
 
-def _build_backend(vocab: dict[str, int], merges: Sequence[str]) -> Backend:
+def _build_backend(
+    vocab: dict[str, int], merges: Sequence[str], specials: Sequence[str]
+) -> Backend:
     pairs = []
     for line in merges:
         left, _, right = line.partition(" ")
@@ -213,7 +220,7 @@ def _build_backend(vocab: dict[str, int], merges: Sequence[str]) -> Backend:
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [_SPLITTER, pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    backend.add_special_tokens([AddedToken(token, special=True) for token in (START, END)])
+    backend.add_special_tokens([AddedToken(token, special=True) for token in specials])
     return backend
 
 

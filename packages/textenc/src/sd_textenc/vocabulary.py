@@ -13,10 +13,12 @@ _NUM_CLIP_MERGES = 48_894  # the table holds more; CLIP's 49,408 ids stop here
 _END_OF_WORD = "</w>"
 
 
-def clip_tokenizer() -> Tokenizer:
-    """Return OpenAI CLIP's tokenizer: 49,408 ids, context 77, padded with <|endoftext|>.
+def clip_tokenizer(pad_token: str = END) -> Tokenizer:
+    """Return OpenAI CLIP's tokenizer: 49,408 ids, context 77.
 
-    The table is read from the installed open_clip distribution, which is not imported.
+    `pad_token` is <|endoftext|> in SD 1.x and for SDXL's first encoder, "!" (id 0) in SD 2.x,
+    for SDXL's second and the refiner's. The table is read from the installed open_clip
+    distribution, which is not imported.
 
     Raises:
         TextEncoderError: open_clip is not installed.
@@ -30,7 +32,7 @@ def clip_tokenizer() -> Tokenizer:
     table = Path(spec.submodule_search_locations[0]) / _TABLE
     lines = gzip.decompress(table.read_bytes()).decode("utf-8").split("\n")
     merges = lines[1 : 1 + _NUM_CLIP_MERGES]  # the first line is a version
-    return Tokenizer(_vocabulary(merges), merges)
+    return Tokenizer(_vocabulary(merges), merges, pad_token=pad_token)
 
 
 def train_tokenizer(captions: Iterable[str], context_length: int = 32) -> Tokenizer:
