@@ -1,6 +1,6 @@
 """Plot what training runs logged, one run after the other.
 
-    python examples/training_curves.py runs/scenes-vae runs/scenes-vae-2 --out curves.png
+    python examples/training_curves.py runs/scenes-vae --out curves.png
 
 Reads each run's `scalars.jsonl`; the steps of a run are counted on from the end of the one before.
 """

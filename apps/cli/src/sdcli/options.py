@@ -1,11 +1,26 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from sdcli.errors import CommandError
+
 Model = Annotated[
-    str, typer.Option("--model", help="The embedded model's name, or a diffusers folder.")
+    str,
+    typer.Option(
+        "--model",
+        help="The embedded model's name; a folder in the diffusers layout; a .safetensors or .ckpt "
+        "file; or a model of the Hub, from the cache or downloaded: org/name, org/name/file, "
+        "org/name@revision.",
+    ),
+]
+Variant = Annotated[
+    str | None,
+    typer.Option("--variant", help="Which set of a folder's weights, such as fp16 or non_ema."),
+]
+UseEma = Annotated[
+    bool, typer.Option("--ema", help="Use the running average that a single file may hold.")
 ]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps. auto takes a GPU if any.")
@@ -16,3 +31,82 @@ Dtype = Annotated[
 Attention = Annotated[
     str, typer.Option("--attention", help="auto, xformers, sdpa or chunked (low memory).")
 ]
+
+# What a model says of its own diffusion process, for when it is wrong or silent.
+Prediction = Annotated[
+    str | None,
+    typer.Option(
+        "--prediction", help="What the UNet predicts: eps, v or x0. [default: the model's]"
+    ),
+]
+ZeroSnr = Annotated[
+    bool | None,
+    typer.Option(
+        "--zero-snr/--no-zero-snr",
+        help="Rescale the betas to zero terminal SNR. [default: the model's]",
+    ),
+]
+Betas = Annotated[
+    str | None,
+    typer.Option(
+        "--betas",
+        help="Noise schedule as NAME or NAME:START:END: scaled_linear:0.00085:0.012, linear, "
+        "cosine or sigmoid. [default: the model's]",
+    ),
+]
+StepsOffset = Annotated[
+    int | None,
+    typer.Option("--steps-offset", help="Added to leading timesteps. [default: the model's]"),
+]
+FinalAlpha = Annotated[
+    str | None,
+    typer.Option(
+        "--final-alpha",
+        help="Where DDIM's last step lands: one (no noise) or first (the first timestep's). "
+        "[default: the model's]",
+    ),
+]
+
+
+def process_changes(
+    *,
+    prediction: str | None = None,
+    zero_snr: bool | None = None,
+    betas: str | None = None,
+    steps_offset: int | None = None,
+    final_alpha: str | None = None,
+) -> dict[str, Any]:
+    """Turn the options above that are given into fields of `sd_sampler.DiffusionConfig`.
+
+    Raises `CommandError` for a value of the wrong form; the fields' own limits are the sampler's.
+    """
+    changes: dict[str, Any] = {
+        "prediction": prediction,
+        "zero_terminal_snr": zero_snr,
+        "steps_offset": steps_offset,
+        **_betas(betas),
+    }
+    if final_alpha is not None:
+        if final_alpha not in ("one", "first"):
+            raise CommandError(f"--final-alpha is {final_alpha!r}; it must be one or first")
+        changes["set_alpha_to_one"] = final_alpha == "one"
+    if steps_offset is not None and not 0 <= steps_offset < 1000:
+        raise CommandError(f"--steps-offset is {steps_offset}; it must be from 0 to 999")
+    return {name: value for name, value in changes.items() if value is not None}
+
+
+def _betas(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    name, *ends = text.split(":")
+    if not ends:
+        return {"schedule": name}
+    try:
+        start, end = (float(number) for number in ends)
+    except ValueError:
+        start, end = 0.0, 0.0
+    if not 0 < start <= end < 1:
+        raise CommandError(
+            f"--betas is {text!r}; it must be NAME or NAME:START:END with 0 < START <= END < 1"
+        )
+    return {"schedule": name, "beta_start": start, "beta_end": end}

@@ -1,42 +1,80 @@
 """Text in, picture out: joins text encoder, denoiser, sampler and autoencoder."""
 
 from sd_pipeline.errors import PipelineError
-from sd_pipeline.folder import (
+from sd_pipeline.families import FAMILIES, Family
+from sd_pipeline.folder import load_tokenizer, open_folder, save_vae, write_folder
+from sd_pipeline.hub import HubName, cached, cached_models, pull
+from sd_pipeline.info import ModelInfo, PartInfo, inspect_model, sha256, weight_file
+from sd_pipeline.model import Model, Part, TextPart
+from sd_pipeline.parts import (
     Parts,
-    load_model,
+    as_model,
+    build,
     load_text_encoder,
-    load_tokenizer,
     load_unet,
     load_vae,
     save_model,
-    save_vae,
 )
 from sd_pipeline.picture import Picture, check_out, save_picture, to_images
-from sd_pipeline.pipeline import Defaults, Pipeline, load_pipeline, resolve_device, resolve_dtype
+from sd_pipeline.pipeline import (
+    DTYPES,
+    Defaults,
+    Pipeline,
+    load_pipeline,
+    read_defaults,
+    resolve_device,
+    resolve_dtype,
+)
 from sd_pipeline.record import Record
 from sd_pipeline.request import Txt2Img
 from sd_pipeline.scheduler import Scheduler
+from sd_pipeline.single_file import open_single_file, write_single_file
+from sd_pipeline.source import load_model, locate, open_model
 
 __all__ = [
+    "DTYPES",
+    "FAMILIES",
     "Defaults",
+    "Family",
+    "HubName",
+    "Model",
+    "ModelInfo",
+    "Part",
+    "PartInfo",
     "Parts",
     "Picture",
     "Pipeline",
     "PipelineError",
     "Record",
     "Scheduler",
+    "TextPart",
     "Txt2Img",
+    "as_model",
+    "build",
+    "cached",
+    "cached_models",
     "check_out",
+    "inspect_model",
     "load_model",
     "load_pipeline",
     "load_text_encoder",
     "load_tokenizer",
     "load_unet",
     "load_vae",
+    "locate",
+    "open_folder",
+    "open_model",
+    "open_single_file",
+    "pull",
+    "read_defaults",
     "resolve_device",
     "resolve_dtype",
     "save_model",
     "save_picture",
     "save_vae",
+    "sha256",
     "to_images",
+    "weight_file",
+    "write_folder",
+    "write_single_file",
 ]

@@ -1,153 +1,218 @@
 """Models as folders in the diffusers layout: one subfolder a part, `model_index.json` on top."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sd_checkpoint import Checkpoint, atomic_path, load_into, load_json, save_json, save_safetensors
+import sd_textenc
+import sd_vae
+from sd_checkpoint import (
+    atomic_path,
+    load_config,
+    open_weights,
+    save_json,
+    save_safetensors,
+)
 from sd_pipeline.errors import PipelineError
+from sd_pipeline.families import FAMILIES, Family, Tower, task_of_pipeline
+from sd_pipeline.model import Model, Part, TextPart, cast, renamed
 from sd_pipeline.scheduler import Scheduler
-from sd_textenc import CLIPTextConfig, CLIPTextEncoder, Tokenizer
-from sd_unet import UNet, UNetConfig
+from sd_textenc import CLIPTextConfig, Tokenizer
+from sd_unet import UNetConfig
 from sd_vae import AutoencoderKL, VAEConfig
 
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
-_TEXT_WEIGHTS = "model.safetensors"
-_INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "_diffusers_version": "0.36.0",
-    "feature_extractor": [None, None],
-    "image_encoder": [None, None],
-    "requires_safety_checker": False,
-    "safety_checker": [None, None],
-    "scheduler": ["diffusers", ""],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
+WEIGHTS, TEXT_WEIGHTS = "diffusion_pytorch_model", "model"
+"""The stems of the files that hold a part's weights, and a text encoder's."""
+
+_SUFFIX = ".safetensors"
+_NOT_AVERAGED = "non_ema"
+_NOT_WEIGHTS = "embeddings.position_ids"
+_DIFFUSERS_VERSION = "0.36.0"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """The parts of a model, each a package of its own."""
+def open_folder(folder: Path, *, variant: str | None = None) -> Model:
+    """Read a model's folder: the configs now, each tensor when it is asked for.
 
-    unet: UNet
-    vae: AutoencoderKL
-    text_encoder: CLIPTextEncoder
-    scheduler: Scheduler
-
-
-def save_model(folder: Path, parts: Parts, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write ``parts`` as a folder that we and diffusers open, whole or not at all.
-
-    Weights are stored as ``dtype``. Replaces the folder if it exists.
-    Raises ``CheckpointError`` when the place cannot be written to.
+    `variant` names the set of weights, such as fp16; parts that have none of that name are read
+    from their plain files. Where the UNet has a `non_ema` variant its plain file is the running
+    average, which is what both we and diffusers draw with.
+    Raises `PipelineError` when the folder is no model or one of another kind, `CheckpointError`
+    when a file is missing, broken, or names things outside the folder.
     """
-    with atomic_path(folder) as new:
-        new.mkdir()
-        save_vae(new / "vae", parts.vae, dtype=dtype)
-        save_json(new / "unet" / "config.json", parts.unet.config.to_diffusers())
-        save_safetensors(new / "unet" / _WEIGHTS, _as(parts.unet.state_dict(), dtype))
-        _save_text_encoder(new, parts.text_encoder, dtype)
-        scheduler = parts.scheduler.to_diffusers()
-        save_json(new / "scheduler" / "scheduler_config.json", scheduler)
-        index = {**_INDEX, "scheduler": ["diffusers", scheduler["_class_name"]]}
-        save_json(new / "model_index.json", index)
-
-
-def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Parts:
-    """Read a folder in the diffusers layout onto the CPU as ``dtype``.
-
-    Raises ``PipelineError`` when the folder is not such a model, ``CheckpointError`` when a file
-    is broken or does not fit.
-    """
-    if not (folder / "model_index.json").is_file():
-        raise PipelineError(
-            f"{folder} is not a model: it has no model_index.json; "
-            "name a folder in the diffusers layout"
-        )
-    pipeline = load_json(folder / "model_index.json").get("_class_name")
-    if pipeline != "StableDiffusionPipeline":
-        raise PipelineError(
-            f"{folder} holds a {pipeline}; only StableDiffusionPipeline can be opened"
-        )
-    return Parts(
-        unet=load_unet(folder / "unet", dtype=dtype),
-        vae=load_vae(folder / "vae", dtype=dtype),
-        text_encoder=load_text_encoder(folder, dtype=dtype),
+    index = _read_index(folder)
+    towers = [tower for tower in FAMILIES["sdxl"].towers if _has(index, tower.folder)]
+    if not towers:
+        raise PipelineError(f"{folder} names no text encoder in model_index.json")
+    texts = tuple(open_text(folder, tower, variant=variant) for tower in towers)
+    return Model(
+        unet=open_unet(folder / "unet", variant=variant),
+        vae=open_vae(folder / "vae", variant=variant),
+        texts=texts,
         scheduler=Scheduler.from_diffusers(
-            load_json(folder / "scheduler" / "scheduler_config.json")
+            load_config(folder / "scheduler" / "scheduler_config.json")
         ),
+        non_ema=_not_averaged(folder / "unet", variant),
+        zeros_for_empty=_zeros_for_empty(index, texts),
     )
 
 
-def save_vae(folder: Path, vae: AutoencoderKL, *, dtype: torch.dtype = torch.float16) -> None:
-    """Write an autoencoder as diffusers does: config.json and its weights as ``dtype``."""
-    save_json(folder / "config.json", vae.config.to_diffusers())
-    save_safetensors(folder / _WEIGHTS, _as(vae.state_dict(), dtype))
+def open_unet(folder: Path, *, variant: str | None = None) -> Part[UNetConfig]:
+    """Read a UNet's folder."""
+    config = UNetConfig.from_diffusers(load_config(folder / "config.json"))
+    weights = open_weights(folder, WEIGHTS, variant)
+    return Part(config=config, tensors=weights, what=str(folder))
 
 
-def load_vae(folder: Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-    """Read an autoencoder's folder; raises ``CheckpointError`` when a file is missing or broken."""
-    config = VAEConfig.from_diffusers(load_json(folder / "config.json"))
-    with torch.device("meta"):
-        vae = AutoencoderKL(config)
-    _fill(vae, Checkpoint.open(folder / _WEIGHTS), folder / _WEIGHTS, dtype)
-    return vae
+def open_vae(folder: Path, *, variant: str | None = None) -> Part[VAEConfig]:
+    """Read an autoencoder's folder, in diffusers' names of today or of before 2023."""
+    config = VAEConfig.from_diffusers(load_config(folder / "config.json"))
+    weights = sd_vae.folder_key_map().apply(open_weights(folder, WEIGHTS, variant))
+    return Part(config=config, tensors=weights, what=str(folder))
 
 
-def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32) -> UNet:
-    """Read a UNet's folder; raises ``CheckpointError`` when a file is missing or broken."""
-    config = UNetConfig.from_diffusers(load_json(folder / "config.json"))
-    with torch.device("meta"):
-        unet = UNet(config)
-    _fill(unet, Checkpoint.open(folder / _WEIGHTS), folder / _WEIGHTS, dtype)
-    return unet
+def open_text(folder: Path, tower: Tower, *, variant: str | None = None) -> TextPart:
+    """Read a text encoder and its tokenizer from a model's `folder`."""
+    place = folder / tower.folder
+    config = sd_textenc.text_encoder_config(load_config(place / "config.json"))
+    weights = open_weights(place, TEXT_WEIGHTS, variant)
+    return TextPart(
+        config=config,
+        tensors=_text_names(config, weights),
+        tokenizer=load_tokenizer(folder / tower.tokenizer),
+        what=str(place),
+    )
 
 
-def load_text_encoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> CLIPTextEncoder:
-    """Read the `text_encoder` and `tokenizer` of a model's ``folder``."""
-    config = CLIPTextConfig.from_diffusers(load_json(folder / "text_encoder" / "config.json"))
-    with torch.device("meta"):
-        encoder = CLIPTextEncoder(config, load_tokenizer(folder / "tokenizer"))
-    weights = folder / "text_encoder" / _TEXT_WEIGHTS
-    _fill(encoder.model, encoder.model_state_dict(Checkpoint.open(weights)), weights, dtype)
-    return encoder
+def _text_names(config: CLIPTextConfig, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Settle on one spelling: transformers 5 writes CLIPTextModel without its `text_model.`.
+
+    Old files' `position_ids`, which count from nought, are left out.
+    """
+    prefix = "text_model." if config.projection_dim is None else ""
+    kept = (name for name in tensors if not name.endswith(_NOT_WEIGHTS))
+    return renamed(tensors, {prefix + name.removeprefix(prefix): name for name in kept})
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Read a tokenizer's folder: vocab.json, merges.txt, tokenizer_config.json."""
-    names = ("vocab.json", "merges.txt", "tokenizer_config.json")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise PipelineError(
-            f"{folder} lacks {', '.join(missing)}; copy the tokenizer's files there"
-        )
-    return Tokenizer.from_files(
-        {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file()}
-    )
-
-
-def _save_text_encoder(folder: Path, encoder: CLIPTextEncoder, dtype: torch.dtype) -> None:
-    save_json(folder / "text_encoder" / "config.json", encoder.config.to_diffusers())
-    weights = _as(encoder.file_state_dict(), dtype)
-    save_safetensors(folder / "text_encoder" / _TEXT_WEIGHTS, weights)
-    (folder / "tokenizer").mkdir()
-    for name, text in encoder.tokenizer.files().items():
-        (folder / "tokenizer" / name).write_text(text, encoding="utf-8")
-
-
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    load_into(module, tensors, what=str(path), dtype=dtype)
-    module.eval().requires_grad_(False)
-
-
-def _as(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {
-        key: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for key, tensor in tensors.items()
+    """Read a tokenizer's folder; raises `PipelineError` when it is not there."""
+    if not folder.is_dir():
+        raise PipelineError(f"{folder} does not exist; copy the tokenizer's folder there")
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in folder.iterdir()
+        if path.suffix in (".json", ".txt") and path.is_file()
     }
+    return Tokenizer.from_files(texts)
+
+
+def write_folder(
+    folder: Path, model: Model, *, dtype: torch.dtype | None = None, with_ema: bool = False
+) -> None:
+    """Write `model` as a folder that we and diffusers open, whole or not at all.
+
+    Weights become `dtype`, or keep their own when it is None. Replaces the folder if it exists.
+    `with_ema` writes the running average, if there is one, as the UNet and the plain weights as
+    its `non_ema` variant. Raises `CheckpointError` when the place cannot be written to.
+    """
+    family = model.family
+    with atomic_path(folder) as new:
+        new.mkdir()
+        _write_unet(new / "unet", model, dtype, with_ema=with_ema)
+        save_json(new / "vae" / "config.json", model.vae.config.to_diffusers())
+        save_safetensors(_file(new / "vae", WEIGHTS), cast(model.vae.tensors, dtype))
+        for tower, text in zip(family.towers, model.texts, strict=True):
+            _write_text(new, tower, text, dtype)
+        scheduler = model.scheduler.to_diffusers()
+        save_json(new / "scheduler" / "scheduler_config.json", scheduler)
+        save_json(new / "model_index.json", _index(model, family, scheduler["_class_name"]))
+
+
+def save_vae(folder: Path, vae: AutoencoderKL, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write an autoencoder as diffusers does: config.json and its weights as `dtype`."""
+    save_json(folder / "config.json", vae.config.to_diffusers())
+    save_safetensors(_file(folder, WEIGHTS), cast(vae.state_dict(), dtype))
+
+
+def _write_unet(folder: Path, model: Model, dtype: torch.dtype | None, *, with_ema: bool) -> None:
+    save_json(folder / "config.json", model.unet.config.to_diffusers())
+    weights: Mapping[str, Tensor] = model.unet.tensors
+    if with_ema:
+        both = model.learnt_and_averaged
+        if both is None:
+            raise PipelineError(f"{model.unet.what} has no EMA weights to keep")
+        save_safetensors(_file(folder, f"{WEIGHTS}.{_NOT_AVERAGED}"), cast(both[0], dtype))
+        weights = both[1]
+    save_safetensors(_file(folder, WEIGHTS), cast(weights, dtype))
+
+
+def _write_text(folder: Path, tower: Tower, text: TextPart, dtype: torch.dtype | None) -> None:
+    save_json(folder / tower.folder / "config.json", text.config.to_diffusers())
+    weights = cast(text.tensors, dtype)
+    save_safetensors(_file(folder / tower.folder, TEXT_WEIGHTS), weights)
+    (folder / tower.tokenizer).mkdir()
+    for name, content in text.tokenizer.files().items():
+        (folder / tower.tokenizer / name).write_text(content, encoding="utf-8")
+
+
+def _not_averaged(folder: Path, variant: str | None) -> Mapping[str, Tensor] | None:
+    if variant is not None or not _file(folder, f"{WEIGHTS}.{_NOT_AVERAGED}").is_file():
+        return None
+    return open_weights(folder, WEIGHTS, _NOT_AVERAGED)
+
+
+def _file(folder: Path, stem: str) -> Path:
+    return folder / f"{stem}{_SUFFIX}"
+
+
+def _read_index(folder: Path) -> Mapping[str, Any]:
+    if not (folder / "model_index.json").is_file():
+        raise PipelineError(
+            f"{folder} is not a model: it has no model_index.json; "
+            "name a folder in the diffusers layout or a model's file"
+        )
+    index = load_config(folder / "model_index.json")
+    pipeline = str(index.get("_class_name"))
+    if task_of_pipeline(pipeline) is None:
+        known = sorted({name for family in FAMILIES.values() for name in family.pipelines.values()})
+        raise PipelineError(f"{folder} holds a {pipeline}; {', '.join(known)} can be opened")
+    return index
+
+
+def _has(index: Mapping[str, Any], part: str) -> bool:
+    entry = index.get(part)
+    return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+
+
+def _zeros_for_empty(index: Mapping[str, Any], texts: tuple[TextPart, ...]) -> bool:
+    # True is diffusers' default of StableDiffusionXLPipeline; the others do not know the setting.
+    return bool(index.get("force_zeros_for_empty_prompt", len(texts) > 1))
+
+
+def _index(model: Model, family: Family, scheduler: str) -> dict[str, Any]:
+    """Return model_index.json; parts that a class of diffusers wants and we lack are null."""
+    encoders: dict[str, list[str | None]] = {}
+    for tower, text in zip(family.towers, model.texts, strict=True):
+        architecture = text.config.to_diffusers()["architectures"][0]
+        encoders[tower.folder] = ["transformers", architecture]
+        encoders[tower.tokenizer] = ["transformers", "CLIPTokenizer"]
+    index: dict[str, Any] = {
+        "_class_name": family.pipelines[model.task],
+        "_diffusers_version": _DIFFUSERS_VERSION,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "scheduler": ["diffusers", scheduler],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    if family.name.startswith("sdxl"):
+        missing = {"text_encoder": [None, None], "tokenizer": [None, None]}
+        index |= {**missing, **encoders}
+        index["force_zeros_for_empty_prompt"] = model.zeros_for_empty
+        if family.name == "sdxl-refiner":
+            index["requires_aesthetics_score"] = True
+    else:
+        index |= {**encoders, "safety_checker": [None, None], "requires_safety_checker": False}
+    return dict(sorted(index.items()))

@@ -1,9 +1,10 @@
 """Text in, pictures out."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from PIL import Image
@@ -11,14 +12,20 @@ from torch import Tensor
 
 from sd_checkpoint import load_json
 from sd_ops import resolve_backend
+from sd_pipeline.conditions import conditions, extra_channels
 from sd_pipeline.errors import PipelineError
-from sd_pipeline.folder import Parts, load_model
+from sd_pipeline.model import Model
+from sd_pipeline.parts import Parts, build
 from sd_pipeline.picture import Picture, to_images
 from sd_pipeline.record import Record
 from sd_pipeline.request import Txt2Img
+from sd_pipeline.source import open_model
 from sd_sampler import Denoiser, NoiseSource, Plan, combine, plan, prediction
 from sd_textenc import PromptReport
 
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+)
 OnStep = Callable[[int, int], None]
 """Is told (finished steps of this batch, steps of a batch)."""
 
@@ -44,7 +51,7 @@ class Pipeline:
 
     def check_prompt(self, prompt: str) -> PromptReport:
         """Report which words the model does not know and what of a prompt it has no room for."""
-        return self.parts.text_encoder.tokenizer.check(prompt)
+        return self.parts.text_encoder.check(prompt)
 
     def resolve(self, request: Txt2Img) -> Record:
         """Return the record of the request's first picture, every open setting filled in.
@@ -92,7 +99,7 @@ class Pipeline:
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Turn scaled latents (B, C, H, W) into 8-bit RGB images of f times their size."""
         vae = self.parts.vae
-        return to_images(vae.decode(vae.unscale(latents.to(self.dtype))))
+        return to_images(vae.decode(vae.unscale(latents)))
 
     @torch.inference_mode()
     def _denoise(self, record: Record, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
@@ -103,22 +110,31 @@ class Pipeline:
             record.width // self._factor,
         )
         noise = NoiseSource(seeds, shape, self.device)
+        x = planned.initial(noise)
+        extra = extra_channels(self.parts, tuple(x.shape), noise, self.dtype)
 
         def tell(step: int, _sigma: float, _x: Tensor, _x0: Tensor) -> None:
             if on_step is not None:
                 on_step(step + 1, record.num_steps)
 
-        return planned.run(self._guided(planned, record, len(seeds)), noise, on_step=tell)
+        denoise = self._guided(planned, record, extra, batch_size=len(seeds))
+        return planned.run(denoise, noise, x=x, on_step=tell)
 
-    def _guided(self, planned: Plan, record: Record, batch_size: int) -> Denoiser:
-        """Return the denoiser of a prompt: one call for prompt and negative prompt together."""
+    def _guided(
+        self, planned: Plan, record: Record, extra: Tensor | None, *, batch_size: int
+    ) -> Denoiser:
+        """Return the denoiser of a prompt: one call for prompt and negative prompt together.
+
+        `extra` (B, C, h, w) are the further channels of an inpainting UNet.
+        """
         guided = record.guidance_scale > 1
-        prompts = [record.negative_prompt, record.prompt] if guided else [record.prompt]
-        states = self.parts.text_encoder.encode(prompts).hidden_states
-        states = states.to(self.dtype).repeat_interleave(batch_size, dim=0)
+        told = conditions(self.parts, record, guided=guided, dtype=self.dtype).repeated(batch_size)
+        if guided and extra is not None:
+            extra = torch.cat([extra, extra])
 
         def network(x: Tensor, timesteps: Tensor) -> Tensor:
-            output: Tensor = self.parts.unet(x, timesteps, states)
+            latents = x if extra is None else torch.cat([x, extra], dim=1)
+            output: Tensor = self.parts.unet(latents, timesteps, told.hidden_states, told.added)
             return output
 
         kind = prediction(self.parts.scheduler.diffusion.prediction)
@@ -140,38 +156,43 @@ class Pipeline:
 
     @property
     def _factor(self) -> int:
-        return int(2 ** (len(self.parts.vae.config.block_out_channels) - 1))
+        return self.parts.vae.config.downsampling
 
 
 def load_pipeline(
-    folder: Path,
+    model: Path | Model,
     *,
     name: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     attention: str = "auto",
+    defaults: Defaults | None = None,
 ) -> Pipeline:
-    """Open the model in ``folder`` on ``device`` ("auto": CUDA, MPS or CPU, the first there is).
+    """Open a model's folder, file, or what `open_model` made of one, on `device`.
 
-    ``dtype`` is fp32, fp16, bf16 or "auto": fp16 on CUDA, fp32 elsewhere. ``attention`` is a
-    backend of sd_ops. Raises ``PipelineError`` for a device or dtype that cannot be had,
-    ``AttentionUnavailable`` for a backend that cannot run there, and what ``load_model`` raises.
+    `device` "auto" is CUDA, MPS or CPU, the first there is. `dtype` is fp32, fp16, bf16 or "auto":
+    fp16 on CUDA, fp32 elsewhere. `attention` is a backend of sd_ops. `defaults` are the path's own
+    unless given. Raises `PipelineError` for a
+    device or dtype that cannot be had, `AttentionUnavailable` for a backend that cannot run there,
+    and what `open_model` and `build` raise.
     """
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place)
     resolve_backend(attention, place, precision)
-    parts = load_model(folder, dtype=precision)
+    path = model if isinstance(model, Path) else None
+    opened = open_model(model) if isinstance(model, Path) else model
+    parts = build(opened, dtype=precision)
     for module in (parts.unet, parts.vae, parts.text_encoder):
         module.to(place)
     parts.unet.set_attention_backend(attention)
     parts.vae.set_attention_backend(attention)
     return Pipeline(
         parts=parts,
-        name=name or folder.resolve().name,
+        name=name or (path.resolve().name if path else "model"),
         device=place,
         dtype=precision,
         attention=attention,
-        defaults=_read_defaults(folder),
+        defaults=defaults or (read_defaults(path) if path else Defaults()),
     )
 
 
@@ -194,15 +215,15 @@ def resolve_device(name: str) -> torch.device:
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype called ``name``; raises ``PipelineError`` for an unknown one."""
-    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in dtypes:
-        raise PipelineError(f"dtype is {name!r}; it must be auto, {', '.join(dtypes)}")
-    return dtypes[name]
+    if name not in DTYPES:
+        raise PipelineError(f"dtype is {name!r}; it must be auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
-def _read_defaults(folder: Path) -> Defaults:
+def read_defaults(folder: Path) -> Defaults:
+    """Return what a model's `sampling.json` says, or ours where there is none."""
     path = folder / "sampling.json"
     if not path.is_file():
         return Defaults()

@@ -91,12 +91,21 @@ class Plan:
         return noise.initial() * self.init_scale
 
     def run(
-        self, denoise: Denoiser, noise: NoiseSource, *, on_step: OnStep | None = None
+        self,
+        denoise: Denoiser,
+        noise: NoiseSource,
+        *,
+        x: Tensor | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
-        """Sample x0 (B, ...) from noise; the network runs under the caller's grad mode."""
+        """Sample x0 (B, ...) from noise; the network runs under the caller's grad mode.
+
+        Starts from `x`, whose noise has been drawn already, or draws one by `initial`.
+        """
         if self.clip is not None:
             denoise = clipped(denoise, self.clip)
-        x = self.initial(noise)
+        if x is None:
+            x = self.initial(noise)
         return self._run(denoise, x, self.sigmas, noise=noise, on_step=on_step)
 
 

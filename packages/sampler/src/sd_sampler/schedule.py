@@ -17,6 +17,9 @@ diffusers' Euler and DPM-Solver++ schedulers put the same number in their table.
 """
 
 
+_SMALLEST_ALPHA = 1e-30  # below it sigma, and what is made of it, leaves float32
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseSchedule:
     """Hold alphas_cumprod (T,) float64, in [0, 1] and descending; q(x_t | x0) follows from it.
@@ -27,7 +30,8 @@ class NoiseSchedule:
     (Karras et al., arXiv 2206.00364, section 2).
 
     `sigmas` (T,) float64 ascends with t: sqrt((1 - a) / a), with `TERMINAL_ALPHA` for an a of 0.
-    Raises `SamplerError` where alphas_cumprod is not a descending table in [0, 1].
+    Raises `SamplerError` where alphas_cumprod is not a descending table in [0, 1], or is so small
+    at its end, and not 0, that sigma would overflow.
     """
 
     alphas_cumprod: Tensor
@@ -41,6 +45,11 @@ class NoiseSchedule:
             raise SamplerError(
                 f"alphas_cumprod of shape {tuple(table.shape)} must be one strictly descending row"
                 " of at least two numbers within [0, 1)"
+            )
+        if 0 < float(table[-1]) < _SMALLEST_ALPHA:
+            raise SamplerError(
+                f"alphas_cumprod falls to {float(table[-1]):.1e}, below {_SMALLEST_ALPHA}; "
+                "choose smaller betas, or 0 at the end by zero terminal SNR"
             )
         object.__setattr__(self, "alphas_cumprod", table)
         object.__setattr__(self, "sigmas", sigmas_of(table, TERMINAL_ALPHA))

@@ -5,10 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sd_pipeline import Parts, Scheduler, load_vae
-from sd_pipeline.folder import load_unet
+from sd_pipeline import Parts, Scheduler, load_unet, load_vae
 from sd_sampler import DiffusionConfig
-from sd_textenc import CLIPTextEncoder
+from sd_textenc import TextTower
 from sd_train.cache import cached, module_fingerprint
 from sd_train.config import DenoiserTrainConfig, ScheduleSettings
 from sd_train.data import PictureFolder, check_sizes, describe
@@ -61,7 +60,7 @@ def build_denoiser_task(
     return DenoiserTask(parts, DenoiserSource(folder, posteriors, table), config)
 
 
-def _unet(config: DenoiserTrainConfig, vae: AutoencoderKL, encoder: CLIPTextEncoder) -> UNet:
+def _unet(config: DenoiserTrainConfig, vae: AutoencoderKL, encoder: TextTower) -> UNet:
     joints = {
         "in_channels": vae.config.latent_channels,
         "out_channels": vae.config.latent_channels,
@@ -99,7 +98,7 @@ def _scheduler(settings: ScheduleSettings, prediction: str) -> Scheduler:
 
 def _text_table(
     config: DenoiserTrainConfig,
-    encoder: CLIPTextEncoder,
+    encoder: TextTower,
     folder: PictureFolder,
     cache_folder: Path | None,
     reporter: Reporter,

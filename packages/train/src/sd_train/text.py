@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sd_pipeline.folder import load_text_encoder, load_tokenizer
+from sd_pipeline import load_text_encoder, load_tokenizer
 from sd_textenc import (
     CLIPTextConfig,
     CLIPTextEncoder,
+    TextTower,
     Tokenizer,
     clip_tokenizer,
     scenes,
@@ -42,10 +43,10 @@ def build_tokenizer(settings: TextSettings, captions: Sequence[str]) -> Tokenize
 
 def build_text_encoder(
     settings: TextSettings, captions: Sequence[str], seed: int
-) -> tuple[CLIPTextEncoder, TextSettings]:
+) -> tuple[TextTower, TextSettings]:
     """Load or make the text encoder, on the CPU in fp32; return it with the resolved settings."""
     if settings.folder:
-        encoder = load_text_encoder(Path(settings.folder))
+        encoder: TextTower = load_text_encoder(Path(settings.folder))
     else:
         tokenizer = build_tokenizer(settings, captions)
         presets: dict[str, Callable[[], CLIPTextConfig]] = {
@@ -57,8 +58,9 @@ def build_text_encoder(
         )
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(seed, "init", 1))
-            encoder = CLIPTextEncoder(config, tokenizer)
-            _spread_words(encoder)
+            made = CLIPTextEncoder(config, tokenizer)
+            _spread_words(made)
+            encoder = made
         settings = settings.model_copy(update={"fields": field_values(config)})
     encoder.requires_grad_(settings.train).train(settings.train)
     return encoder, settings
@@ -88,7 +90,7 @@ def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> tuple[Tensor, lis
     return tokenizer(captions), lines
 
 
-def encode_all(encoder: CLIPTextEncoder, token_ids: Tensor) -> Tensor:
+def encode_all(encoder: TextTower, token_ids: Tensor) -> Tensor:
     """Return the hidden states (N, T, D) of ids (N, T) as fp16 on the CPU."""
     with torch.no_grad():
         chunks = [

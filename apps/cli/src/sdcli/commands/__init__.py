@@ -2,7 +2,7 @@
 
 import typer
 
-from sdcli.commands import models, scenes, train, txt2img
+from sdcli.commands import convert, models, scenes, train, txt2img
 
 
 def register(app: typer.Typer) -> None:
@@ -11,4 +11,5 @@ def register(app: typer.Typer) -> None:
     app.command("train-vae")(train.train_vae)
     app.command("train")(train.train)
     app.command("scenes")(scenes.scenes)
-    app.command("models")(models.models)
+    app.command("convert")(convert.convert)
+    app.add_typer(models.app, name="models")

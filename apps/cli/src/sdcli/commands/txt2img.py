@@ -6,8 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdcli.models import resolve_model
-from sdcli.options import Attention, Device, Dtype, Model
+from sdcli.models import open_named
+from sdcli.options import (
+    Attention,
+    Betas,
+    Device,
+    Dtype,
+    FinalAlpha,
+    Model,
+    Prediction,
+    StepsOffset,
+    UseEma,
+    Variant,
+    ZeroSnr,
+    process_changes,
+)
 from sdcli.progress import note, progress
 from sdcli.seeds import choose_seed
 
@@ -65,13 +78,20 @@ def txt2img(
         int, typer.Option(help="Pictures at a time; more is faster and takes more memory.")
     ] = 1,
     model: Model = "scenes",
+    variant: Variant = None,
+    ema: UseEma = False,
+    prediction: Prediction = None,
+    betas: Betas = None,
+    zero_snr: ZeroSnr = None,
+    steps_offset: StepsOffset = None,
+    final_alpha: FinalAlpha = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     attention: Attention = "auto",
 ) -> None:
     """Draw pictures from a prompt and print each one's path, seed and time."""
     started = time.perf_counter()
-    from sd_pipeline import Txt2Img, check_out, load_pipeline
+    from sd_pipeline import Txt2Img, check_out, load_pipeline, read_defaults
 
     request = Txt2Img(
         prompt=prompt,
@@ -86,9 +106,23 @@ def txt2img(
         count=count,
         batch_size=batch,
     )
+    changes = process_changes(
+        prediction=prediction,
+        zero_snr=zero_snr,
+        betas=betas,
+        steps_offset=steps_offset,
+        final_alpha=final_alpha,
+    )
     check_out(out, count)
-    folder = resolve_model(model)
-    pipeline = load_pipeline(folder, name=model, device=device, dtype=dtype, attention=attention)
+    opened, path = open_named(model, variant=variant, use_ema=ema)
+    pipeline = load_pipeline(
+        opened.with_process(changes),
+        name=model,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        defaults=read_defaults(path),
+    )
     num_steps = pipeline.resolve(request).num_steps
     for text in (prompt, negative):
         _report_losses(pipeline, text)

@@ -15,7 +15,7 @@ from sd_sampler import (
     plan,
     timestep_sampler,
 )
-from sd_textenc import CLIPTextEncoder
+from sd_textenc import TextTower
 from sd_train.config import DenoiserTrainConfig
 from sd_train.images import grid, to_float, to_uint8
 from sd_train.latents import DenoiserSource
@@ -32,7 +32,8 @@ class DenoiserTask:
 
     def __init__(self, parts: Parts, source: DenoiserSource, config: DenoiserTrainConfig) -> None:
         self.unet: UNet = parts.unet
-        self.text_encoder: CLIPTextEncoder = parts.text_encoder
+        assert isinstance(parts.text_encoder, TextTower)  # two towers are not trained yet
+        self.text_encoder = parts.text_encoder
         self.vae = parts.vae
         self.parts = parts
         self.source = source

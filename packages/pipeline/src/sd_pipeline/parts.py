@@ -1,0 +1,166 @@
+"""The networks of a model, built and filled."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sd_checkpoint import load_into, name_keys
+from sd_pipeline.families import FAMILIES, Family, task_of_channels
+from sd_pipeline.folder import open_text, open_unet, open_vae, write_folder
+from sd_pipeline.model import Model, Part, TextPart, family_of
+from sd_pipeline.scheduler import Scheduler
+from sd_textenc import DualTextEncoder, TextTower, build_text_encoder
+from sd_unet import UNet, UNetConfig
+from sd_vae import AutoencoderKL, VAEConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """The parts of a model, each a package of its own, ready to compute.
+
+    `zeros_for_empty` is as in `Model`.
+    """
+
+    unet: UNet
+    vae: AutoencoderKL
+    text_encoder: TextTower | DualTextEncoder
+    scheduler: Scheduler
+    zeros_for_empty: bool = False
+
+    @property
+    def towers(self) -> tuple[TextTower, ...]:
+        """The text encoders one by one: SDXL has two."""
+        encoder = self.text_encoder
+        return (
+            (encoder.first, encoder.second) if isinstance(encoder, DualTextEncoder) else (encoder,)
+        )
+
+    @property
+    def family(self) -> Family:
+        """The line of the table that these networks belong to."""
+        return family_of(self.unet.config, tuple(tower.config for tower in self.towers))
+
+    @property
+    def task(self) -> str:
+        """What the UNet is for: txt2img, inpaint, pix2pix or depth."""
+        return task_of_channels(self.unet.config.in_channels, self.vae.config.latent_channels)
+
+
+def build(model: Model, *, dtype: torch.dtype = torch.float32) -> Parts:
+    """Make the networks of `model` on the CPU and fill them, each tensor cast as it is read.
+
+    SDXL's autoencoder overflows in float16: where `dtype` is that and its config says
+    `force_upcast`, it stays in float32. Folders of other families say so too, without need, and
+    are not heeded, as in diffusers. Raises `CheckpointError` when tensors are missing, unknown or
+    misshapen.
+    """
+    overflows = model.vae.config.force_upcast and model.family.name.startswith("sdxl")
+    upcast = overflows and dtype == torch.float16
+    penultimate = model.family.name.startswith("sdxl")
+    towers = [build_text(text, dtype=dtype, penultimate=penultimate) for text in model.texts]
+    return Parts(
+        unet=build_unet(model.unet, dtype=dtype),
+        vae=build_vae(model.vae, dtype=torch.float32 if upcast else dtype),
+        text_encoder=DualTextEncoder(*towers) if len(towers) == 2 else towers[0],
+        scheduler=model.scheduler,
+        zeros_for_empty=model.zeros_for_empty,
+    )
+
+
+def build_unet(part: Part[UNetConfig], *, dtype: torch.dtype = torch.float32) -> UNet:
+    """Make a UNet and fill it."""
+    with torch.device("meta"):
+        unet = UNet(part.config)
+    _fill(unet, part.tensors, part.what, dtype)
+    return unet
+
+
+def build_vae(part: Part[VAEConfig], *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """Make an autoencoder and fill it."""
+    with torch.device("meta"):
+        vae = AutoencoderKL(part.config)
+    _fill(vae, part.tensors, part.what, dtype)
+    return vae
+
+
+def build_text(
+    part: TextPart, *, dtype: torch.dtype = torch.float32, penultimate: bool = False
+) -> TextTower:
+    """Make a text encoder and fill it; `penultimate` as SDXL reads its encoders."""
+    with torch.device("meta"):
+        encoder = build_text_encoder(part.config, part.tokenizer, penultimate=penultimate)
+    _fill(encoder.model, encoder.model_state_dict(part.tensors), part.what, dtype)
+    encoder.eval().requires_grad_(False)
+    return encoder
+
+
+def unfit_keys(model: Model) -> list[str]:
+    """List, a line a part, the tensors that a model lacks or has too many, reading none of them."""
+    with torch.device("meta"):
+        wanted: list[tuple[str, Mapping[str, Tensor], Mapping[str, Tensor]]] = [
+            (model.unet.what, UNet(model.unet.config).state_dict(), model.unet.tensors),
+            (model.vae.what, AutoencoderKL(model.vae.config).state_dict(), model.vae.tensors),
+        ]
+        for text in model.texts:
+            encoder = build_text_encoder(text.config, text.tokenizer)
+            wanted.append((text.what, encoder.file_state_dict(), text.tensors))
+    problems = []
+    for what, own, given in wanted:
+        for verb, keys in (
+            ("lacks", set(own) - set(given)),
+            ("has unknown", set(given) - set(own)),
+        ):
+            if keys:
+                problems.append(f"{what} {verb} {len(keys)} tensors: {name_keys(keys)}")
+    return problems
+
+
+def as_model(parts: Parts) -> Model:
+    """View the networks as a model to be written."""
+    return Model(
+        unet=Part(config=parts.unet.config, tensors=parts.unet.state_dict(), what="the UNet"),
+        vae=Part(config=parts.vae.config, tensors=parts.vae.state_dict(), what="the autoencoder"),
+        texts=tuple(
+            TextPart(
+                config=tower.config,
+                tensors=tower.file_state_dict(),
+                tokenizer=tower.tokenizer,
+                what="the text encoder",
+            )
+            for tower in parts.towers
+        ),
+        scheduler=parts.scheduler,
+        zeros_for_empty=parts.zeros_for_empty,
+    )
+
+
+def save_model(folder: Path, parts: Parts, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write `parts` as a folder that we and diffusers open, whole or not at all.
+
+    Weights are stored as `dtype`. Replaces the folder if it exists.
+    Raises `CheckpointError` when the place cannot be written to.
+    """
+    write_folder(folder, as_model(parts), dtype=dtype)
+
+
+def load_vae(folder: Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """Read an autoencoder's folder; raises `CheckpointError` when a file is missing or broken."""
+    return build_vae(open_vae(folder), dtype=dtype)
+
+
+def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32) -> UNet:
+    """Read a UNet's folder; raises `CheckpointError` when a file is missing or broken."""
+    return build_unet(open_unet(folder), dtype=dtype)
+
+
+def load_text_encoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> TextTower:
+    """Read the `text_encoder` and `tokenizer` of a model's `folder`."""
+    return build_text(open_text(folder, FAMILIES["sd1"].towers[0]), dtype=dtype)
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str, dtype: torch.dtype) -> None:
+    load_into(module, tensors, what=what, dtype=dtype)
+    module.eval().requires_grad_(False)

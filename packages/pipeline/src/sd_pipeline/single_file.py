@@ -1,0 +1,312 @@
+"""Models in one file, in the layout of the original latent-diffusion code (LDM)."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sd_textenc
+import sd_unet
+import sd_vae
+from sd_checkpoint import Checkpoint, CheckpointError, name_keys, save_safetensors
+from sd_pipeline.errors import PipelineError
+from sd_pipeline.families import Family, Tower, family_of_keys
+from sd_pipeline.model import Model, Part, TextPart, View, renamed
+from sd_pipeline.scheduler import Scheduler
+from sd_textenc import Tokenizer, clip_tokenizer
+
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""What a file that holds a model may end in."""
+
+UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
+"""Where the UNet and the autoencoder lie in a single file."""
+
+_EMA = "model_ema."
+_V_MARK, _ZERO_SNR_MARK = "v_pred", "ztsnr"
+_CONFIGS = "sd_pipeline.configs"
+_PREDICTIONS = {"v": "v", "v_prediction": "v", "epsilon": "eps", "eps": "eps"}
+# The step count at which SD 2.0's base for 512 px was released; the one for 768 px went on to
+# predict v from there. Nothing else in the two files differs.
+_SD2_BASE_STEPS = "875000"
+
+# What trainers leave in a file that no picture needs: the schedule's tables, the losses' networks.
+_NOT_WEIGHTS = re.compile(
+    r"betas|alphas_cumprod(_prev)?|sqrt_.*|log_one_minus_.*|posterior_.*|lvlb_weights|logvar"
+    r"|scale_factor|denoiser\.sigmas|v_pred|ztsnr|edm_.*|model_ema\.(decay|num_updates)"
+    r"|first_stage_model\.(loss|model_ema)\..*|embedding_manager\..*|depth_model\..*"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stated:
+    """What the file's own metadata states, and what of it was told by marks."""
+
+    configs: Mapping[str, Any]
+    family: Family
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def under(self, prefix: str) -> dict[str, tuple[int, ...]]:
+        """Return the shapes below a prefix, without it."""
+        return {k.removeprefix(prefix): v for k, v in self.shapes.items() if k.startswith(prefix)}
+
+
+def open_single_file(path: Path, *, use_ema: bool = False) -> Model:
+    """Read a model's file; only its header now, each tensor when it is asked for.
+
+    Family, prediction and zero SNR are told by the keys; what no key tells is as the family has
+    it, unless our own metadata says otherwise. `use_ema` takes the running average of the UNet.
+    Raises `PipelineError` when the file is no whole model of a known family or has no average,
+    `CheckpointError` when it is broken or has keys that nobody knows.
+    """
+    checkpoint = Checkpoint.open(path)
+    family = family_of_keys(checkpoint.keys(), what=str(path))
+    _require_parts(checkpoint, family, path)
+    stated = _Stated(
+        configs=_stated_configs(checkpoint, path), family=family, shapes=checkpoint.shapes()
+    )
+    scheduler = _scheduler(checkpoint, stated)
+    unet = _unet(checkpoint, stated, scheduler)
+    ema, learnt = _averages(checkpoint, unet.config), None
+    if use_ema:
+        if ema is None:
+            raise PipelineError(f"{path} has no EMA weights; leave out --ema")
+        unet, ema, learnt = replace(unet, tensors=ema), None, unet.tensors
+    return Model(
+        unet=unet,
+        vae=_vae(checkpoint, stated),
+        texts=tuple(
+            _text(checkpoint, stated, tower, number) for number, tower in enumerate(family.towers)
+        ),
+        scheduler=scheduler,
+        ema=ema,
+        non_ema=learnt,
+        zeros_for_empty=stated.configs.get("zeros_for_empty", family.zeros_for_empty),
+    )
+
+
+def write_single_file(
+    path: Path, model: Model, *, dtype: torch.dtype | None = None, with_ema: bool = False
+) -> None:
+    """Write `model` as one .safetensors file in LDM's layout, whole or not at all.
+
+    Weights become `dtype`, or keep their own when it is None. The header states architecture and
+    scheduler for us, and `modelspec` 1.0.1 for everybody. Raises `PipelineError` for another
+    suffix, `CheckpointError` when the place cannot be written to.
+    """
+    if path.suffix != ".safetensors":
+        raise PipelineError(f"{path} ends in {path.suffix!r}; a single file is a .safetensors")
+    family = model.family
+    keys = sd_unet.ldm_key_map(model.unet.config).inverse()
+    learnt, average = _unets(model, with_ema=with_ema)
+    names = _beneath(UNET_PREFIX, keys.apply(learnt))
+    vae_keys = sd_vae.ldm_key_map(model.vae.config).inverse()
+    names |= _beneath(VAE_PREFIX, vae_keys.apply(model.vae.tensors))
+    for tower, text in zip(family.towers, model.texts, strict=True):
+        text_keys = sd_textenc.ldm_key_map(text.config).inverse()
+        names |= _beneath(tower.prefix, text_keys.apply(text.tensors))
+    if average is not None:
+        averages = keys.apply(average)
+        names |= {_EMA + _flat(key): (averages, key) for key in averages}
+    names |= _beneath("", _marks(model.scheduler))
+    save_safetensors(path, View(names, dtype=dtype), _metadata(model, family))
+
+
+def _unets(
+    model: Model, *, with_ema: bool
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor] | None]:
+    both = model.learnt_and_averaged
+    if not with_ema:
+        return model.unet.tensors, None
+    if both is None:
+        raise PipelineError(f"{model.unet.what} has no EMA weights to keep; leave out --ema keep")
+    return both
+
+
+def _require_parts(checkpoint: Checkpoint, family: Family, path: Path) -> None:
+    """Refuse a file that lacks a part, or has keys that belong to none."""
+    prefixes = (UNET_PREFIX, VAE_PREFIX, *(tower.prefix for tower in family.towers))
+    missing = [p for p in prefixes if not any(key.startswith(p) for key in checkpoint)]
+    if missing:
+        raise PipelineError(
+            f"{path} is a {family.title} without {', '.join(p.rstrip('.') for p in missing)}; "
+            "only a whole model can be opened"
+        )
+    strange = [
+        key
+        for key in checkpoint
+        if not key.startswith((*prefixes, _EMA)) and not _NOT_WEIGHTS.fullmatch(key)
+    ]
+    if strange:
+        raise CheckpointError(
+            f"{path} has {len(strange)} keys that no part of {family.title} has: "
+            f"{name_keys(strange)}"
+        )
+
+
+def _unet(
+    checkpoint: Checkpoint, stated: _Stated, scheduler: Scheduler
+) -> Part[sd_unet.UNetConfig]:
+    if "unet" in stated.configs:
+        config = sd_unet.UNetConfig.from_diffusers(stated.configs["unet"])
+    else:
+        large = stated.family.name == "sd2" and scheduler.diffusion.prediction == "v"
+        config = sd_unet.config_from_ldm(
+            stated.under(UNET_PREFIX), sample_size=96 if large else stated.family.sample_size
+        )
+        config = replace(config, upcast_attention=large)
+    tensors = sd_unet.ldm_key_map(config).apply(checkpoint.under(UNET_PREFIX))
+    return Part(config=config, tensors=tensors, what=f"{checkpoint.path}, {UNET_PREFIX}*")
+
+
+def _vae(checkpoint: Checkpoint, stated: _Stated) -> Part[sd_vae.VAEConfig]:
+    if "vae" in stated.configs:
+        config = sd_vae.VAEConfig.from_diffusers(stated.configs["vae"])
+    else:
+        config = sd_vae.config_from_ldm(
+            stated.under(VAE_PREFIX),
+            scaling_factor=stated.family.scaling_factor,
+            sample_size=8 * stated.family.sample_size,
+        )
+        config = replace(config, force_upcast=stated.family.name.startswith("sdxl"))
+    weights = _without(checkpoint.under(VAE_PREFIX), VAE_PREFIX)
+    tensors = sd_vae.ldm_key_map(config).apply(weights)
+    return Part(config=config, tensors=tensors, what=f"{checkpoint.path}, {VAE_PREFIX}*")
+
+
+def _text(checkpoint: Checkpoint, stated: _Stated, tower: Tower, number: int) -> TextPart:
+    family = stated.family
+    if "texts" in stated.configs:
+        config = sd_textenc.text_encoder_config(stated.configs["texts"][number])
+    else:
+        # SDXL and its refiner read the projected pooled text of their last encoder.
+        config = sd_textenc.ldm_config(
+            stated.under(tower.prefix),
+            projected=family.name.startswith("sdxl") and tower is family.towers[-1],
+        )
+    files = stated.configs.get("tokenizers", {}).get(str(number))
+    pads = stated.configs.get("pad_tokens", [tower.pad_token for tower in family.towers])
+    return TextPart(
+        config=config,
+        tensors=sd_textenc.ldm_tensors(config, checkpoint.under(tower.prefix)),
+        tokenizer=Tokenizer.from_files(files) if files else clip_tokenizer(pads[number]),
+        what=f"{checkpoint.path}, {tower.prefix}*",
+    )
+
+
+def _scheduler(checkpoint: Checkpoint, stated: _Stated) -> Scheduler:
+    """Tell the diffusion process: from our metadata, marks, `modelspec`, else the family."""
+    if "scheduler" in stated.configs:
+        return Scheduler.from_diffusers(stated.configs["scheduler"])
+    base = stated.family.scheduler
+    diffusion = replace(base.diffusion, prediction=told_prediction(checkpoint, stated.family)[0])
+    if _ZERO_SNR_MARK in checkpoint:
+        # The last timestep is pure noise there, and leading spacing would never start at it.
+        diffusion = replace(diffusion, zero_terminal_snr=True, spacing="trailing")
+    return replace(base, diffusion=diffusion)
+
+
+def told_prediction(checkpoint: Checkpoint, family: Family) -> tuple[str, str]:
+    """Return what a single file's UNet predicts, eps or v, and what told it."""
+    if _V_MARK in checkpoint:
+        return "v", f"the key {_V_MARK}"
+    spec = checkpoint.metadata.get("modelspec.prediction_type", "").lower()
+    if spec in _PREDICTIONS:
+        return _PREDICTIONS[spec], "modelspec.prediction_type"
+    if family.name != "sd2":
+        return "eps", f"{family.title} predicts eps unless marked"
+    channels = checkpoint.shapes()[f"{UNET_PREFIX}input_blocks.0.0.weight"][1]
+    if channels != 4:
+        return "eps", "SD 2.x with further input channels predicts eps"
+    if checkpoint.metadata.get("global_step") == _SD2_BASE_STEPS:
+        return "eps", f"global_step {_SD2_BASE_STEPS}, that of SD 2.0 base"
+    return "v", "SD 2.x for 768 px predicts v; the file itself does not say"
+
+
+def _averages(checkpoint: Checkpoint, config: sd_unet.UNetConfig) -> Mapping[str, Tensor] | None:
+    """Find the UNet's running averages, whose keys are LDM's without their dots."""
+    if not any(key.startswith(f"{_EMA}diffusion_model") for key in checkpoint):
+        return None
+    named = {
+        key.removeprefix(UNET_PREFIX): _EMA + _flat(key.removeprefix(UNET_PREFIX))
+        for key in checkpoint
+        if key.startswith(UNET_PREFIX)
+    }
+    missing = [flat for flat in named.values() if flat not in checkpoint]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.path} has EMA weights for a part of the UNet only; "
+            f"{len(missing)} are missing: {name_keys(missing)}"
+        )
+    return sd_unet.ldm_key_map(config).apply(renamed(checkpoint, named))
+
+
+def _flat(key: str) -> str:
+    return "diffusion_model" + key.replace(".", "")
+
+
+def _without(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
+    """Leave out what is no weight; the pattern is over whole keys."""
+    return renamed(tensors, {k: k for k in tensors if not _NOT_WEIGHTS.fullmatch(prefix + k)})
+
+
+def _beneath(
+    prefix: str, tensors: Mapping[str, Tensor]
+) -> dict[str, tuple[Mapping[str, Tensor], str]]:
+    return {prefix + key: (tensors, key) for key in tensors}
+
+
+def _marks(scheduler: Scheduler) -> dict[str, Tensor]:
+    marks = {}
+    if scheduler.diffusion.prediction == "v":
+        marks[_V_MARK] = torch.zeros(0)
+    if scheduler.diffusion.zero_terminal_snr:
+        marks[_ZERO_SNR_MARK] = torch.zeros(0)
+    return marks
+
+
+def _metadata(model: Model, family: Family) -> dict[str, str]:
+    clip = clip_tokenizer().vocab
+    tokenizers = {
+        str(number): text.tokenizer.files()
+        for number, text in enumerate(model.texts)
+        if text.tokenizer.vocab != clip  # the table that we have anyway is not written again
+    }
+    configs = {
+        "unet": model.unet.config.to_diffusers(),
+        "vae": model.vae.config.to_diffusers(),
+        "texts": [text.config.to_diffusers() for text in model.texts],
+        "tokenizers": tokenizers,
+        "pad_tokens": [text.tokenizer.pad_token for text in model.texts],
+        "scheduler": model.scheduler.to_diffusers(),
+        "zeros_for_empty": model.zeros_for_empty,
+    }
+    side = model.unet.config.sample_size * model.vae.config.downsampling
+    return {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": family.architecture,
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.prediction_type": "v"
+        if model.scheduler.diffusion.prediction == "v"
+        else "epsilon",
+        "modelspec.resolution": f"{side}x{side}",
+        _CONFIGS: json.dumps(configs, separators=(",", ":"), sort_keys=True),
+    }
+
+
+def _stated_configs(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
+    text = checkpoint.metadata.get(_CONFIGS)
+    if text is None:
+        return {}
+    try:
+        configs = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: the header's {_CONFIGS} is not JSON ({error})") from error
+    wanted = {"unet", "vae", "texts", "scheduler"}
+    if not isinstance(configs, dict) or not wanted <= configs.keys():
+        raise CheckpointError(f"{path}: the header's {_CONFIGS} must hold {', '.join(wanted)}")
+    return configs

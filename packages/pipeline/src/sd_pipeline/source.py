@@ -1,0 +1,62 @@
+"""Where a model is: a folder, a file, or a name of the Hub."""
+
+from pathlib import Path
+
+import torch
+
+from sd_pipeline.errors import PipelineError
+from sd_pipeline.folder import open_folder
+from sd_pipeline.hub import HubName, cached, pull
+from sd_pipeline.model import Model
+from sd_pipeline.parts import Parts, build
+from sd_pipeline.single_file import SUFFIXES, open_single_file
+
+
+def locate(name: str, *, variant: str | None = None) -> Path:
+    """Return the folder or file that `name` stands for, downloading one of the Hub's if need be.
+
+    A path that exists is taken first. A name of the Hub (`org/name`, `org/name/file.safetensors`,
+    `org/name@revision`) is looked up in the cache, where no socket is opened, and fetched only when
+    it is not there. Raises `PipelineError` when there is no such thing.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    hub_name = None if path.is_absolute() or name.startswith((".", "~")) else HubName.parse(name)
+    if hub_name is None:
+        raise PipelineError(
+            f"there is no model {name!r}: name a folder in the diffusers layout, a "
+            f"{', '.join(SUFFIXES[:2])} file, or a model of the Hub as org/name"
+        )
+    return cached(hub_name) or pull(hub_name, variant=variant)
+
+
+def open_model(path: Path, *, variant: str | None = None, use_ema: bool = False) -> Model:
+    """Open a model's folder or file: configs and headers now, tensors when they are asked for.
+
+    `variant` chooses among a folder's sets of weights, `use_ema` among a file's. Raises
+    `PipelineError` where one is asked of the other, and what `open_folder` and `open_single_file`
+    raise.
+    """
+    if path.is_dir():
+        if use_ema:
+            raise PipelineError(
+                f"{path} is a folder, whose UNet is the EMA already where there is one; "
+                "leave out --ema, or name --variant non_ema for the other"
+            )
+        return open_folder(path, variant=variant)
+    if path.suffix.lower() not in SUFFIXES:
+        raise PipelineError(
+            f"{path} ends in {path.suffix!r}; a model's file ends in {', '.join(SUFFIXES)}"
+        )
+    if variant is not None:
+        raise PipelineError(f"{path} is one file, which has no variants; leave out --variant")
+    return open_single_file(path, use_ema=use_ema)
+
+
+def load_model(path: Path, *, dtype: torch.dtype = torch.float32) -> Parts:
+    """Open a model's folder or file and build its networks on the CPU as `dtype`.
+
+    Raises what `open_model` and `build` raise.
+    """
+    return build(open_model(path), dtype=dtype)
