@@ -152,6 +152,12 @@ def test_a_pull_that_failed_keeps_the_files_that_have_arrived(hub: Hub, tmp_path
     failed = sdcli("models", "pull", REPO, home=home, HF_ENDPOINT=hub.url)
     assert failed.returncode == 2
     assert "try again" in failed.stderr.splitlines()[-1]
+    offline = sdcli(
+        "txt2img", "a cat", "--model", REPO, "--out", str(tmp_path / "a.png"),
+        home=home, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1",
+    )  # fmt: skip
+    assert offline.returncode == 2
+    assert "HF_HUB_OFFLINE" in offline.stderr.splitlines()[-1]
     hub.broken = None
     hub.requests.clear()
     again = sdcli("models", "pull", REPO, home=home, HF_ENDPOINT=hub.url)

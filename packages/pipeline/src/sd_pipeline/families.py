@@ -36,8 +36,8 @@ class Family:
     """Hold what a single file does not say of itself, and what a folder's index must say.
 
     `mark` begins a key that single files of this family alone have; `sample_size` is the side of
-    the latents that it was trained on; `pipelines` are diffusers' classes by task; `architecture`
-    is the name in `modelspec` metadata.
+    the latents that it was trained on; `guidance_scale` suits it; `pipelines` are diffusers'
+    classes by task; `architecture` is the name in `modelspec` metadata.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Family:
     architecture: str
     sample_size: int = 64
     scaling_factor: float = 0.18215
+    guidance_scale: float = 7.5
     scheduler: Scheduler = field(default=Scheduler(diffusion=_SCALED_LINEAR))
     zeros_for_empty: bool = False
 
@@ -83,6 +84,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 architecture="stable-diffusion-xl-v1-base",
                 sample_size=128,
                 scaling_factor=0.13025,
+                guidance_scale=5.0,
                 scheduler=Scheduler(diffusion=_SCALED_LINEAR, sampler="euler", schedule=None),
                 zeros_for_empty=True,
             ),
@@ -102,6 +104,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 architecture="stable-diffusion-xl-v1-refiner",
                 sample_size=128,
                 scaling_factor=0.13025,
+                guidance_scale=5.0,
                 scheduler=Scheduler(diffusion=_SCALED_LINEAR, sampler="euler", schedule=None),
             ),
             Family(

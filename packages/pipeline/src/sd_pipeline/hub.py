@@ -63,7 +63,7 @@ def cached(name: HubName) -> Path | None:
     """Return the folder or file of a model in the cache, opening no socket; None if not there.
 
     The cache is where `HF_HUB_CACHE` or `HF_HOME` says. A model whose download was cut off is
-    there in part: its loading says what is missing.
+    there in part.
     """
     snapshot = _snapshot(name)
     if snapshot is None:

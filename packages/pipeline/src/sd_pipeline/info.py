@@ -90,7 +90,7 @@ def _inspect_folder(path: Path) -> ModelInfo:
     if not (path / "model_index.json").is_file():
         raise PipelineError(f"{path} has no model_index.json; name a model's folder or file")
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    missing = _missing_parts(path)
+    missing = missing_parts(path)
     if missing:
         index = load_config(path / "model_index.json")
         task = task_of_pipeline(str(index.get("_class_name"))) or ""
@@ -104,8 +104,8 @@ def _inspect_folder(path: Path) -> ModelInfo:
     return _of(model, path, "scheduler_config.json", size, weights)
 
 
-def _missing_parts(path: Path) -> list[str]:
-    """Try every part that the index names, and say in a line what is wrong with each."""
+def missing_parts(path: Path, variant: str | None = None) -> list[str]:
+    """Try every part that a folder's index names, and say in a line what is wrong with each."""
     index = load_config(path / "model_index.json")
     missing = []
     for part in PART_FOLDERS:
@@ -113,13 +113,13 @@ def _missing_parts(path: Path) -> list[str]:
         if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
             continue
         try:
-            _require_part(path / part)
+            _require_part(path / part, variant)
         except (CheckpointError, PipelineError) as error:
             missing.append(str(error))
     return missing
 
 
-def _require_part(folder: Path) -> None:
+def _require_part(folder: Path, variant: str | None) -> None:
     if not folder.is_dir():
         raise PipelineError(f"{folder} does not exist")
     if folder.name.startswith("tokenizer"):
@@ -128,7 +128,8 @@ def _require_part(folder: Path) -> None:
         Scheduler.from_diffusers(load_config(folder / "scheduler_config.json"))
         return
     load_config(folder / "config.json")
-    open_weights(folder, TEXT_WEIGHTS if folder.name.startswith("text") else WEIGHTS)
+    stem = TEXT_WEIGHTS if folder.name.startswith("text") else WEIGHTS
+    open_weights(folder, stem, variant)
 
 
 def _of(

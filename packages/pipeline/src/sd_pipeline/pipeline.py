@@ -171,8 +171,8 @@ def load_pipeline(
     """Open a model's folder, file, or what `open_model` made of one, on `device`.
 
     `device` "auto" is CUDA, MPS or CPU, the first there is. `dtype` is fp32, fp16, bf16 or "auto":
-    fp16 on CUDA, fp32 elsewhere. `attention` is a backend of sd_ops. `defaults` are the path's own
-    unless given. Raises `PipelineError` for a
+    fp16 on CUDA, fp32 elsewhere. `attention` is a backend of sd_ops. `defaults` are, unless given,
+    the path's own or else the family's. Raises `PipelineError` for a
     device or dtype that cannot be had, `AttentionUnavailable` for a backend that cannot run there,
     and what `open_model` and `build` raise.
     """
@@ -192,7 +192,7 @@ def load_pipeline(
         device=place,
         dtype=precision,
         attention=attention,
-        defaults=defaults or (read_defaults(path) if path else Defaults()),
+        defaults=defaults or (path and read_defaults(path)) or _family_defaults(parts),
     )
 
 
@@ -222,11 +222,15 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def read_defaults(folder: Path) -> Defaults:
-    """Return what a model's `sampling.json` says, or ours where there is none."""
+def _family_defaults(parts: Parts) -> Defaults:
+    return Defaults(guidance_scale=parts.family.guidance_scale)
+
+
+def read_defaults(folder: Path) -> Defaults | None:
+    """Return what a model's `sampling.json` says, None where there is none."""
     path = folder / "sampling.json"
     if not path.is_file():
-        return Defaults()
+        return None
     values = load_json(path)
     try:
         return Defaults(**values)

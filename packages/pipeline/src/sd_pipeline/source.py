@@ -7,6 +7,7 @@ import torch
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.folder import open_folder
 from sd_pipeline.hub import HubName, cached, pull
+from sd_pipeline.info import missing_parts
 from sd_pipeline.model import Model
 from sd_pipeline.parts import Parts, build
 from sd_pipeline.single_file import SUFFIXES, open_single_file
@@ -17,7 +18,7 @@ def locate(name: str, *, variant: str | None = None) -> Path:
 
     A path that exists is taken first. A name of the Hub (`org/name`, `org/name/file.safetensors`,
     `org/name@revision`) is looked up in the cache, where no socket is opened, and fetched only when
-    it is not there. Raises `PipelineError` when there is no such thing.
+    it is not there, or not whole. Raises `PipelineError` when there is no such thing.
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -28,7 +29,10 @@ def locate(name: str, *, variant: str | None = None) -> Path:
             f"there is no model {name!r}: name a folder in the diffusers layout, a "
             f"{', '.join(SUFFIXES[:2])} file, or a model of the Hub as org/name"
         )
-    return cached(hub_name) or pull(hub_name, variant=variant)
+    found = cached(hub_name)
+    if found is not None and not (found.is_dir() and missing_parts(found, variant)):
+        return found
+    return pull(hub_name, variant=variant)
 
 
 def open_model(path: Path, *, variant: str | None = None, use_ema: bool = False) -> Model:
