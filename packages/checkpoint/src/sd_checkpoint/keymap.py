@@ -276,7 +276,8 @@ class _Renamed(Mapping[str, Tensor]):
 
 
 def _require_siblings(tensors: Mapping[str, Tensor], origins: Mapping[str, _Origin]) -> None:
-    absent = {key for origin in origins.values() for key in origin.keys if key not in tensors}
+    there = set(tensors)  # asking a mapping whether it has a key may read the tensor
+    absent = {key for origin in origins.values() for key in origin.keys if key not in there}
     if absent:
         raise CheckpointError(
             f"{len(absent)} keys are missing that others are to be joined with: {name_keys(absent)}"

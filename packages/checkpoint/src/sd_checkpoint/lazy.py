@@ -16,7 +16,8 @@ def only(tensors: Mapping[str, Tensor], keys: Iterable[str]) -> Mapping[str, Ten
     copy them; this stays lazy.
     """
     wanted = tuple(keys)
-    absent = [key for key in wanted if key not in tensors]
+    there = set(tensors)  # asking a mapping whether it has a key may read the tensor
+    absent = [key for key in wanted if key not in there]
     if absent:
         raise CheckpointError(f"{len(absent)} keys are missing: {name_keys(absent)}")
     return _Only(tensors, wanted)

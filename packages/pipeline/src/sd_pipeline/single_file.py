@@ -13,7 +13,7 @@ from torch import Tensor
 import sd_textenc
 import sd_unet
 import sd_vae
-from sd_checkpoint import Checkpoint, CheckpointError, name_keys, save_safetensors
+from sd_checkpoint import Checkpoint, CheckpointError, name_keys, only, save_safetensors
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import Family, Tower, family_of_keys
 from sd_pipeline.model import Model, Part, TextPart, View, renamed
@@ -251,7 +251,7 @@ def _flat(key: str) -> str:
 
 def _without(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
     """Leave out what is no weight; the pattern is over whole keys."""
-    return renamed(tensors, {k: k for k in tensors if not _NOT_WEIGHTS.fullmatch(prefix + k)})
+    return only(tensors, (key for key in tensors if not _NOT_WEIGHTS.fullmatch(prefix + key)))
 
 
 def _beneath(

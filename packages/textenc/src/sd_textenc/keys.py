@@ -1,10 +1,10 @@
 """The names that a text encoder's weights have in a diffusers folder."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from sd_checkpoint import AnyRule, Fuse, KeyMap, Rule, beneath
+from sd_checkpoint import AnyRule, Fuse, KeyMap, Rule, beneath, only
 from sd_textenc.config import CLIPTextConfig, OpenCLIPTextConfig
 
 _QKV = ("q_proj", "k_proj", "v_proj")
@@ -63,23 +63,6 @@ def is_no_weight(name: str) -> bool:
     return name.endswith("embeddings.position_ids")
 
 
-class Without(Mapping[str, Tensor]):
-    """View tensors without those that `left_out` says yes to; none is read before it is asked."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], left_out: Callable[[str], bool]) -> None:
-        self._tensors = tensors
-        self._names = dict.fromkeys(name for name in tensors if not left_out(name))
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._tensors[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names  # Mapping's own would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+def without(tensors: Mapping[str, Tensor], left_out: Callable[[str], bool]) -> Mapping[str, Tensor]:
+    """View tensors without those that `left_out` says yes to, reading none."""
+    return only(tensors, (name for name in tensors if not left_out(name)))

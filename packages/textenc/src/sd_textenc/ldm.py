@@ -12,7 +12,7 @@ from torch import Tensor
 from sd_checkpoint import KeyMap, Rule
 from sd_textenc.config import CLIPTextConfig, OpenCLIPTextConfig
 from sd_textenc.errors import TextEncoderError
-from sd_textenc.keys import Without, is_no_weight, open_clip_rules
+from sd_textenc.keys import is_no_weight, open_clip_rules, without
 
 _HEAD_WIDTH = 64  # in every CLIP text tower
 _VIT_H_DEPTH = 24
@@ -58,7 +58,7 @@ def ldm_tensors(config: CLIPTextConfig, tensors: Mapping[str, Tensor]) -> Mappin
 
     Raises sd_checkpoint's CheckpointError where a name fits no rule.
     """
-    kept = Without(tensors, lambda name: ldm_passes_over(config, name))
+    kept = without(tensors, lambda name: ldm_passes_over(config, name))
     return ldm_key_map(config).apply(kept)
 
 

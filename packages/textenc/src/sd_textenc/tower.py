@@ -11,7 +11,7 @@ from sd_checkpoint import KeyMap
 from sd_textenc.conditioning import Conditioning
 from sd_textenc.config import CLIPTextConfig
 from sd_textenc.errors import TextEncoderError
-from sd_textenc.keys import Without, is_no_weight
+from sd_textenc.keys import is_no_weight, without
 from sd_textenc.tokenizer import PromptReport, Tokenizer
 
 
@@ -95,7 +95,7 @@ class TextTower(nn.Module, ABC):
         A tensor is read when it is asked for. Passes over the `position_ids` that old files
         carry. Raises sd_checkpoint's CheckpointError where the file is of another family.
         """
-        return self._file_key_map().apply(Without(tensors, is_no_weight))
+        return self._file_key_map().apply(without(tensors, is_no_weight))
 
     @property
     @abstractmethod

@@ -1,10 +1,11 @@
 """A file that holds an autoencoder in LDM's layout: its architecture, and what is not of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import count
 
 from torch import Tensor
 
+from sd_checkpoint import only
 from sd_vae.config import VAEConfig, VAEError
 
 __all__ = ["config_from_ldm", "without_training"]
@@ -59,26 +60,7 @@ def without_training(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     Such files have no prefix before the network's keys, and often `loss.*` and `model_ema.*`
     beside them. Any other key stays, for the key map to refuse. Tensors are read when asked for.
     """
-    return _Without(tensors, _TRAINING)
-
-
-class _Without(Mapping[str, Tensor]):
-    """Tensors but for those whose keys have one of some prefixes."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> None:
-        self._tensors = tensors
-        self._keys = dict.fromkeys(key for key in tensors if not key.startswith(prefixes))
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._keys:
-            raise KeyError(key)
-        return self._tensors[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
+    return only(tensors, (key for key in tensors if not key.startswith(_TRAINING)))
 
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], key: str) -> tuple[int, ...]:
