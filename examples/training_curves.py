@@ -39,7 +39,7 @@ def plot(curves: dict[str, Curve], columns: int = 3) -> Figure:
     """Give every scalar its own axes."""
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.2 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
     for axis, (name, (steps, values)) in zip(axes, curves.items(), strict=False):

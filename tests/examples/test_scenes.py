@@ -31,3 +31,5 @@ def test_curves_of_several_runs_follow_each_other(tmp_path: Path) -> None:
     out = tmp_path / "curves.png"
     example["main"]([*map(str, runs), "--out", str(out)])
     assert Image.open(out).format == "PNG"
+    darkest, _ = Image.open(out).convert("L").getextrema()
+    assert darkest < 100  # axes and a line, not an empty sheet
