@@ -6,7 +6,7 @@ from sd_checkpoint.errors import CheckpointError, name_keys
 from sd_checkpoint.folders import open_weights
 from sd_checkpoint.json_files import load_config, load_json, save_json
 from sd_checkpoint.keymap import AnyRule, Fuse, KeyMap, Rule, Split, beneath
-from sd_checkpoint.lazy import only
+from sd_checkpoint.lazy import only, release
 from sd_checkpoint.load import load_into
 from sd_checkpoint.pickles import load_pickle
 from sd_checkpoint.save import save_safetensors
@@ -28,6 +28,7 @@ __all__ = [
     "name_keys",
     "only",
     "open_weights",
+    "release",
     "save_json",
     "save_safetensors",
 ]

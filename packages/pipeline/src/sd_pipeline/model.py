@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from sd_checkpoint import release
 from sd_pipeline.families import FAMILIES, Family, task_of_channels
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import CLIPTextConfig, OpenCLIPTextConfig, Tokenizer
@@ -115,10 +116,8 @@ class View(Mapping[str, Tensor]):
 
     def release(self) -> bool:
         """Let go of the memory behind the tensors, where they are of files."""
-        released = []
-        for tensors in {id(tensors): tensors for tensors, _ in self._names.values()}.values():
-            method = getattr(tensors, "release", None)
-            released.append(bool(method()) if method is not None else False)
+        behind = {id(tensors): tensors for tensors, _ in self._names.values()}
+        released = [release(tensors) for tensors in behind.values()]  # all, not up to the first
         return all(released)
 
     def __contains__(self, name: object) -> bool:
