@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from sd_vae import DiagonalGaussian, VAEError, VAELoss, VAELossConfig
+from sd_vae.losses import details
 
 
 def pictures() -> tuple[Tensor, Tensor]:
@@ -17,8 +18,9 @@ def standard() -> DiagonalGaussian:
 
 def test_a_perfect_picture_under_the_prior_costs_nothing() -> None:
     images, _ = pictures()
-    terms = VAELoss(VAELossConfig(kl_weight=1.0, gradient_weight=1.0))(images, images, standard())
-    assert [term.item() for term in terms] == [0.0, 0.0, 0.0, 0.0]
+    config = VAELossConfig(kl_weight=1.0, gradient_weight=1.0, detail_weight=1.0)
+    terms = VAELoss(config)(images, images, standard())
+    assert [term.item() for term in terms] == [0.0, 0.0, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("name", "power"), [("l1", 1), ("mse", 2)])
@@ -67,6 +69,32 @@ def test_a_slope_has_its_closed_form_at_all_three_scales() -> None:
     assert terms.gradient.item() == pytest.approx((1 + 2 + 4) / 3)
     expected = terms.reconstruction + 2.0 * terms.gradient
     torch.testing.assert_close(terms.total, expected, atol=1e-5, rtol=0)
+
+
+def test_details_are_what_is_narrower_than_seven_pixels() -> None:
+    images = torch.full((1, 3, 32, 32), -0.5)
+    images[..., 4:6, 4:6] = 0.5  # a dot, brighter than its surroundings by 1
+    images[:, 2, 20:26, :] = -1.0  # a line, darker by 0.5 and in one channel alone
+    dot, line = details(images)[0, 0, 4:6, 4:6], details(images)[0, 0, 20:26]
+    torch.testing.assert_close(dot, torch.full((2, 2), 1.0))
+    torch.testing.assert_close(line, torch.full((6, 32), 0.5))
+    assert details(images)[0, 0, 12:18].abs().max() == 0
+
+
+def test_the_edge_between_two_halves_is_no_detail() -> None:
+    images = torch.full((1, 3, 32, 32), -1.0)
+    images[..., 16:] = 1.0
+    assert details(images).abs().max() == 0
+
+
+def test_the_error_on_a_detail_costs_its_contrast_times_the_weight() -> None:
+    images = torch.zeros(1, 3, 32, 32)
+    images[..., 8:10, 8:10] = 0.5
+    posterior = DiagonalGaussian.from_moments(torch.zeros(1, 8, 4, 4))
+    terms = VAELoss(VAELossConfig(detail_weight=4.0))(images, torch.zeros_like(images), posterior)
+    expected = 0.5 * 0.5 * 4 / (32 * 32)
+    assert terms.detail.item() == pytest.approx(expected)
+    assert terms.total.item() == pytest.approx(terms.reconstruction.item() + 4.0 * expected)
 
 
 def test_perceptual_and_adversarial_terms_are_added_as_they_are() -> None:

@@ -91,6 +91,7 @@ class VAELossSettings(_Settings):
     reconstruction: Literal["l1", "mse"] = "l1"
     kl_weight: Annotated[float, Field(ge=0)] = 1e-6
     gradient_weight: Annotated[float, Field(ge=0)] = 0.0
+    detail_weight: Annotated[float, Field(ge=0)] = 0.0
 
 
 class VAETrainConfig(_Settings):

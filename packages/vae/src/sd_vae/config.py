@@ -111,7 +111,9 @@ def _require_supported(config: Mapping[str, Any], num_blocks: int) -> None:
     for name, only in supported.items():
         value = config.get(name, only)
         if (list(value) if isinstance(value, tuple) else value) != only:
-            raise VAEError(f"this autoencoder has {name} {value!r}; only {only!r} is built here")
+            raise VAEError(
+                f"this autoencoder has {name} {value!r:.60}; only {only!r} is built here"
+            )
 
 
 def sd15() -> VAEConfig:

@@ -49,19 +49,21 @@ class VAETask:
         recon = self.vae.decode(posterior.sample(generator=generator))
         terms = self.criterion(images, recon, posterior)
         scalars = {self.config.loss.reconstruction: terms.reconstruction, "kl": terms.kl}
-        return terms.total, scalars | {"gradient": terms.gradient}
+        return terms.total, scalars | {"gradient": terms.gradient, "detail": terms.detail}
 
     def validate(self) -> Validation:
         """Compare held-out pictures with their reconstructions from the mean latent."""
-        sums = dict.fromkeys(("l1", "gradient", "kl", "psnr"), 0.0)
+        sums = dict.fromkeys(("l1", "gradient", "detail", "kl", "psnr"), 0.0)
         shown: list[Tensor] = []
+        measured = VAELoss(VAELossConfig(gradient_weight=1.0, detail_weight=1.0))
         statistics = LatentStatistics()
         for images in self._batches(self.folder.held_out):
             posterior = self.vae.encode(images)
             recon = self.vae.decode(posterior.mode()).float()
-            gradient = VAELoss(VAELossConfig(gradient_weight=1.0))(images, recon, posterior)
+            terms = measured(images, recon, posterior)
             sums["l1"] += float((recon - images).abs().mean()) * len(images)
-            sums["gradient"] += float(gradient.gradient) * len(images)
+            sums["gradient"] += float(terms.gradient) * len(images)
+            sums["detail"] += float(terms.detail) * len(images)
             sums["kl"] += float(posterior.kl().sum())
             sums["psnr"] += float(psnr(images, recon).sum())
             statistics.add(posterior.mean, posterior.std)
