@@ -87,6 +87,7 @@ def test_pictures_carry_their_record(tiny_model: Path, tmp_path: Path) -> None:
     record = json.loads(text["sd-record"])
     assert record["seed"] == 9
     assert record["prompt"] == PROMPT
+    assert record["process"]["prediction"] == "v"
     assert text["parameters"].splitlines() == [
         PROMPT,
         "Negative prompt: dogs",

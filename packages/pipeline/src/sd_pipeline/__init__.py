@@ -28,7 +28,8 @@ from sd_pipeline.pipeline import (
 from sd_pipeline.record import Record
 from sd_pipeline.request import Txt2Img
 from sd_pipeline.scheduler import Scheduler
-from sd_pipeline.single_file import open_single_file, write_single_file
+from sd_pipeline.single_file import open_single_file
+from sd_pipeline.single_file_writer import write_single_file
 from sd_pipeline.source import load_model, locate, open_model
 
 __all__ = [

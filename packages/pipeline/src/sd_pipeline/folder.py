@@ -11,11 +11,11 @@ import sd_textenc
 import sd_vae
 from sd_checkpoint import (
     atomic_path,
-    load_config,
     open_weights,
     save_json,
     save_safetensors,
 )
+from sd_pipeline.config_types import load_part_config
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family, Tower, task_of_pipeline
 from sd_pipeline.model import Model, Part, TextPart, cast, renamed
@@ -52,7 +52,7 @@ def open_folder(folder: Path, *, variant: str | None = None) -> Model:
         vae=open_vae(folder / "vae", variant=variant),
         texts=texts,
         scheduler=Scheduler.from_diffusers(
-            load_config(folder / "scheduler" / "scheduler_config.json")
+            load_part_config(folder / "scheduler" / "scheduler_config.json")
         ),
         non_ema=_not_averaged(folder / "unet", variant),
         zeros_for_empty=_zeros_for_empty(index, texts),
@@ -61,14 +61,14 @@ def open_folder(folder: Path, *, variant: str | None = None) -> Model:
 
 def open_unet(folder: Path, *, variant: str | None = None) -> Part[UNetConfig]:
     """Read a UNet's folder."""
-    config = UNetConfig.from_diffusers(load_config(folder / "config.json"))
+    config = UNetConfig.from_diffusers(load_part_config(folder / "config.json"))
     weights = open_weights(folder, WEIGHTS, variant)
     return Part(config=config, tensors=weights, what=str(folder))
 
 
 def open_vae(folder: Path, *, variant: str | None = None) -> Part[VAEConfig]:
     """Read an autoencoder's folder, in diffusers' names of today or of before 2023."""
-    config = VAEConfig.from_diffusers(load_config(folder / "config.json"))
+    config = VAEConfig.from_diffusers(load_part_config(folder / "config.json"))
     weights = sd_vae.folder_key_map().apply(open_weights(folder, WEIGHTS, variant))
     return Part(config=config, tensors=weights, what=str(folder))
 
@@ -76,7 +76,7 @@ def open_vae(folder: Path, *, variant: str | None = None) -> Part[VAEConfig]:
 def open_text(folder: Path, tower: Tower, *, variant: str | None = None) -> TextPart:
     """Read a text encoder and its tokenizer from a model's `folder`."""
     place = folder / tower.folder
-    config = sd_textenc.text_encoder_config(load_config(place / "config.json"))
+    config = sd_textenc.text_encoder_config(load_part_config(place / "config.json"))
     weights = open_weights(place, TEXT_WEIGHTS, variant)
     return TextPart(
         config=config,
@@ -173,7 +173,7 @@ def _read_index(folder: Path) -> Mapping[str, Any]:
             f"{folder} is not a model: it has no model_index.json; "
             "name a folder in the diffusers layout or a model's file"
         )
-    index = load_config(folder / "model_index.json")
+    index = load_part_config(folder / "model_index.json")
     pipeline = str(index.get("_class_name"))
     if task_of_pipeline(pipeline) is None:
         known = sorted({name for family in FAMILIES.values() for name in family.pipelines.values()})

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from sd_checkpoint import Checkpoint, CheckpointError, load_config, open_weights
+from sd_checkpoint import Checkpoint, CheckpointError, open_weights
+from sd_pipeline.config_types import load_part_config
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import family_of_keys, task_of_pipeline
 from sd_pipeline.folder import TEXT_WEIGHTS, WEIGHTS, open_folder
@@ -92,7 +93,7 @@ def _inspect_folder(path: Path) -> ModelInfo:
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     missing = missing_parts(path)
     if missing:
-        index = load_config(path / "model_index.json")
+        index = load_part_config(path / "model_index.json")
         task = task_of_pipeline(str(index.get("_class_name"))) or ""
         return ModelInfo(
             path=path, layout=FOLDER, task=task, num_bytes=size, missing=tuple(missing)
@@ -106,7 +107,7 @@ def _inspect_folder(path: Path) -> ModelInfo:
 
 def missing_parts(path: Path, variant: str | None = None) -> list[str]:
     """Try every part that a folder's index names, and say in a line what is wrong with each."""
-    index = load_config(path / "model_index.json")
+    index = load_part_config(path / "model_index.json")
     missing = []
     for part in PART_FOLDERS:
         entry = index.get(part)
@@ -125,9 +126,9 @@ def _require_part(folder: Path, variant: str | None) -> None:
     if folder.name.startswith("tokenizer"):
         return
     if folder.name == "scheduler":
-        Scheduler.from_diffusers(load_config(folder / "scheduler_config.json"))
+        Scheduler.from_diffusers(load_part_config(folder / "scheduler_config.json"))
         return
-    load_config(folder / "config.json")
+    load_part_config(folder / "config.json")
     stem = TEXT_WEIGHTS if folder.name.startswith("text") else WEIGHTS
     open_weights(folder, stem, variant)
 

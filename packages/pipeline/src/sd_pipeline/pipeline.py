@@ -78,6 +78,7 @@ class Pipeline:
             dtype=str(self.dtype).removeprefix("torch."),
             device=str(self.device),
             attention=resolve_backend(self.attention, self.device, self.dtype),
+            process=self.parts.scheduler.diffusion,
         )
 
     def txt2img(self, request: Txt2Img, on_step: OnStep | None = None) -> Iterator[Picture]:

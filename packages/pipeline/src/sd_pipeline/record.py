@@ -3,6 +3,8 @@
 import json
 from dataclasses import asdict, dataclass, replace
 
+from sd_sampler import DiffusionConfig
+
 _SAMPLER_NAMES = {
     "ddim": "DDIM",
     "ddpm": "DDPM",
@@ -15,7 +17,10 @@ _SAMPLER_NAMES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """Hold every setting of one picture."""
+    """Hold every setting of one picture.
+
+    `process` is the model's diffusion process as it was used, which may not be as its files say.
+    """
 
     prompt: str
     negative_prompt: str
@@ -30,6 +35,7 @@ class Record:
     dtype: str
     device: str
     attention: str
+    process: DiffusionConfig
 
     def with_seed(self, seed: int) -> "Record":
         """Return the record of the picture with another seed."""

@@ -1,23 +1,22 @@
-"""Models in one file, in the layout of the original latent-diffusion code (LDM)."""
+"""Reading models of one file, in the layout of the original latent-diffusion code (LDM)."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import sd_textenc
 import sd_unet
 import sd_vae
-from sd_checkpoint import Checkpoint, CheckpointError, name_keys, only, save_safetensors
+from sd_checkpoint import Checkpoint, CheckpointError, name_keys, only
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import Family, Tower, family_of_keys
-from sd_pipeline.model import Model, Part, TextPart, View, renamed
+from sd_pipeline.model import Model, Part, TextPart, renamed
 from sd_pipeline.scheduler import Scheduler
+from sd_pipeline.single_file_header import stated_configs
 from sd_textenc import Tokenizer, clip_tokenizer
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -26,9 +25,8 @@ SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 """Where the UNet and the autoencoder lie in a single file."""
 
-_EMA = "model_ema."
-_V_MARK, _ZERO_SNR_MARK = "v_pred", "ztsnr"
-_CONFIGS = "sd_pipeline.configs"
+EMA_PREFIX = "model_ema."
+V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
 _PREDICTIONS = {"v": "v", "v_prediction": "v", "epsilon": "eps", "eps": "eps"}
 # The step count at which SD 2.0's base for 512 px was released; the one for 768 px went on to
 # predict v from there. Nothing else in the two files differs.
@@ -67,7 +65,9 @@ def open_single_file(path: Path, *, use_ema: bool = False) -> Model:
     family = family_of_keys(checkpoint.keys(), what=str(path))
     _require_parts(checkpoint, family, path)
     stated = _Stated(
-        configs=_stated_configs(checkpoint, path), family=family, shapes=checkpoint.shapes()
+        configs=stated_configs(checkpoint.metadata, family, what=str(path)),
+        family=family,
+        shapes=checkpoint.shapes(),
     )
     scheduler = _scheduler(checkpoint, stated)
     unet = _unet(checkpoint, stated, scheduler)
@@ -89,44 +89,6 @@ def open_single_file(path: Path, *, use_ema: bool = False) -> Model:
     )
 
 
-def write_single_file(
-    path: Path, model: Model, *, dtype: torch.dtype | None = None, with_ema: bool = False
-) -> None:
-    """Write `model` as one .safetensors file in LDM's layout, whole or not at all.
-
-    Weights become `dtype`, or keep their own when it is None. The header states architecture and
-    scheduler for us, and `modelspec` 1.0.1 for everybody. Raises `PipelineError` for another
-    suffix, `CheckpointError` when the place cannot be written to.
-    """
-    if path.suffix != ".safetensors":
-        raise PipelineError(f"{path} ends in {path.suffix!r}; a single file is a .safetensors")
-    family = model.family
-    keys = sd_unet.ldm_key_map(model.unet.config).inverse()
-    learnt, average = _unets(model, with_ema=with_ema)
-    names = _beneath(UNET_PREFIX, keys.apply(learnt))
-    vae_keys = sd_vae.ldm_key_map(model.vae.config).inverse()
-    names |= _beneath(VAE_PREFIX, vae_keys.apply(model.vae.tensors))
-    for tower, text in zip(family.towers, model.texts, strict=True):
-        text_keys = sd_textenc.ldm_key_map(text.config).inverse()
-        names |= _beneath(tower.prefix, text_keys.apply(text.tensors))
-    if average is not None:
-        averages = keys.apply(average)
-        names |= {_EMA + _flat(key): (averages, key) for key in averages}
-    names |= _beneath("", _marks(model.scheduler))
-    save_safetensors(path, View(names, dtype=dtype), _metadata(model, family))
-
-
-def _unets(
-    model: Model, *, with_ema: bool
-) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor] | None]:
-    both = model.learnt_and_averaged
-    if not with_ema:
-        return model.unet.tensors, None
-    if both is None:
-        raise PipelineError(f"{model.unet.what} has no EMA weights to keep; leave out --ema keep")
-    return both
-
-
 def _require_parts(checkpoint: Checkpoint, family: Family, path: Path) -> None:
     """Refuse a file that lacks a part, or has keys that belong to none."""
     prefixes = (UNET_PREFIX, VAE_PREFIX, *(tower.prefix for tower in family.towers))
@@ -139,7 +101,7 @@ def _require_parts(checkpoint: Checkpoint, family: Family, path: Path) -> None:
     strange = [
         key
         for key in checkpoint
-        if not key.startswith((*prefixes, _EMA)) and not _NOT_WEIGHTS.fullmatch(key)
+        if not key.startswith((*prefixes, EMA_PREFIX)) and not _NOT_WEIGHTS.fullmatch(key)
     ]
     if strange:
         raise CheckpointError(
@@ -204,7 +166,7 @@ def _scheduler(checkpoint: Checkpoint, stated: _Stated) -> Scheduler:
         return Scheduler.from_diffusers(stated.configs["scheduler"])
     base = stated.family.scheduler
     diffusion = replace(base.diffusion, prediction=told_prediction(checkpoint, stated.family)[0])
-    if _ZERO_SNR_MARK in checkpoint:
+    if ZERO_SNR_MARK in checkpoint:
         # The last timestep is pure noise there, and leading spacing would never start at it.
         diffusion = replace(diffusion, zero_terminal_snr=True, spacing="trailing")
     return replace(base, diffusion=diffusion)
@@ -212,8 +174,8 @@ def _scheduler(checkpoint: Checkpoint, stated: _Stated) -> Scheduler:
 
 def told_prediction(checkpoint: Checkpoint, family: Family) -> tuple[str, str]:
     """Return what a single file's UNet predicts, eps or v, and what told it."""
-    if _V_MARK in checkpoint:
-        return "v", f"the key {_V_MARK}"
+    if V_MARK in checkpoint:
+        return "v", f"the key {V_MARK}"
     spec = checkpoint.metadata.get("modelspec.prediction_type", "").lower()
     if spec in _PREDICTIONS:
         return _PREDICTIONS[spec], "modelspec.prediction_type"
@@ -229,10 +191,10 @@ def told_prediction(checkpoint: Checkpoint, family: Family) -> tuple[str, str]:
 
 def _averages(checkpoint: Checkpoint, config: sd_unet.UNetConfig) -> Mapping[str, Tensor] | None:
     """Find the UNet's running averages, whose keys are LDM's without their dots."""
-    if not any(key.startswith(f"{_EMA}diffusion_model") for key in checkpoint):
+    if not any(key.startswith(f"{EMA_PREFIX}diffusion_model") for key in checkpoint):
         return None
     named = {
-        key.removeprefix(UNET_PREFIX): _EMA + _flat(key.removeprefix(UNET_PREFIX))
+        key.removeprefix(UNET_PREFIX): EMA_PREFIX + flat_name(key.removeprefix(UNET_PREFIX))
         for key in checkpoint
         if key.startswith(UNET_PREFIX)
     }
@@ -245,68 +207,11 @@ def _averages(checkpoint: Checkpoint, config: sd_unet.UNetConfig) -> Mapping[str
     return sd_unet.ldm_key_map(config).apply(renamed(checkpoint, named))
 
 
-def _flat(key: str) -> str:
+def flat_name(key: str) -> str:
+    """Return a UNet key's name among the running averages, which have no dots."""
     return "diffusion_model" + key.replace(".", "")
 
 
 def _without(tensors: Mapping[str, Tensor], prefix: str) -> Mapping[str, Tensor]:
     """Leave out what is no weight; the pattern is over whole keys."""
     return only(tensors, (key for key in tensors if not _NOT_WEIGHTS.fullmatch(prefix + key)))
-
-
-def _beneath(
-    prefix: str, tensors: Mapping[str, Tensor]
-) -> dict[str, tuple[Mapping[str, Tensor], str]]:
-    return {prefix + key: (tensors, key) for key in tensors}
-
-
-def _marks(scheduler: Scheduler) -> dict[str, Tensor]:
-    marks = {}
-    if scheduler.diffusion.prediction == "v":
-        marks[_V_MARK] = torch.zeros(0)
-    if scheduler.diffusion.zero_terminal_snr:
-        marks[_ZERO_SNR_MARK] = torch.zeros(0)
-    return marks
-
-
-def _metadata(model: Model, family: Family) -> dict[str, str]:
-    clip = clip_tokenizer().vocab
-    tokenizers = {
-        str(number): text.tokenizer.files()
-        for number, text in enumerate(model.texts)
-        if text.tokenizer.vocab != clip  # the table that we have anyway is not written again
-    }
-    configs = {
-        "unet": model.unet.config.to_diffusers(),
-        "vae": model.vae.config.to_diffusers(),
-        "texts": [text.config.to_diffusers() for text in model.texts],
-        "tokenizers": tokenizers,
-        "pad_tokens": [text.tokenizer.pad_token for text in model.texts],
-        "scheduler": model.scheduler.to_diffusers(),
-        "zeros_for_empty": model.zeros_for_empty,
-    }
-    side = model.unet.config.sample_size * model.vae.config.downsampling
-    return {
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": family.architecture,
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-        "modelspec.prediction_type": "v"
-        if model.scheduler.diffusion.prediction == "v"
-        else "epsilon",
-        "modelspec.resolution": f"{side}x{side}",
-        _CONFIGS: json.dumps(configs, separators=(",", ":"), sort_keys=True),
-    }
-
-
-def _stated_configs(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
-    text = checkpoint.metadata.get(_CONFIGS)
-    if text is None:
-        return {}
-    try:
-        configs = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header's {_CONFIGS} is not JSON ({error})") from error
-    wanted = {"unet", "vae", "texts", "scheduler"}
-    if not isinstance(configs, dict) or not wanted <= configs.keys():
-        raise CheckpointError(f"{path}: the header's {_CONFIGS} must hold {', '.join(wanted)}")
-    return configs

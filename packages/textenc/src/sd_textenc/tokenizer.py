@@ -24,6 +24,7 @@ _NORMALIZER = normalizers.Sequence(
 )
 _SPLITTER = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
 _MERGES_HEADER = "#version: 0.2"
+_MAX_ID = 2**24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,14 +187,20 @@ class Tokenizer:
         specials = _json_object(files, "special_tokens_map.json")
         sources = [config, specials] if "added_tokens_decoder" in config else [specials, config]
         pad = next((s["pad_token"] for s in sources if s.get("pad_token")), END)
+        if isinstance(pad, Mapping):
+            pad = pad.get("content")
         length = config.get("model_max_length", 77)
+        words = config.get("words", []) if config.get("closed_vocabulary") else None
+        _require(isinstance(pad, str), "tokenizer's pad_token", pad, "a text")
+        _require(isinstance(length, int | float), "model_max_length", length, "a number")
+        _require(words is None or _are_texts(words), "tokenizer's words", words, "a list of texts")
         return cls(
             vocab,
             merges,
             # transformers writes a huge number where it knows no limit.
             context_length=int(length) if length < 10**6 else 77,
-            words=config.get("words", ()) if config.get("closed_vocabulary") else None,
-            pad_token=pad["content"] if isinstance(pad, Mapping) else pad,
+            words=words,
+            pad_token=str(pad),
         )
 
     def _encode(self, prompt: str) -> Encoding:
@@ -228,19 +235,23 @@ def _read_table(files: Mapping[str, str]) -> tuple[dict[str, int], list[str]]:
     if "vocab.json" in files and "merges.txt" in files:
         lines = files["merges.txt"].split("\n")
         merges = [line for line in lines if line and not line.startswith("#version")]
-        return _json_object(files, "vocab.json"), merges
+        return _checked_vocab(_json_object(files, "vocab.json")), merges
     if "tokenizer.json" not in files:
         raise TextEncoderError(
             "the tokenizer has neither vocab.json and merges.txt nor tokenizer.json; "
             "a CLIP tokenizer needs them"
         )
-    model = _json_object(files, "tokenizer.json").get("model", {})
-    if model.get("type") != "BPE":
+    model = _json_object(files, "tokenizer.json").get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or kind != "BPE":
         raise TextEncoderError(
-            f"tokenizer.json holds a {model.get('type')!r} model; a CLIP tokenizer's is 'BPE'"
+            f"tokenizer.json holds a {kind!r:.60} model; a CLIP tokenizer's is 'BPE'"
         )
-    pairs = model["merges"]
-    return model["vocab"], [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
+    pairs = model.get("merges")
+    if not isinstance(pairs, list):
+        raise TextEncoderError(f"tokenizer.json's merges are {pairs!r:.60}; they must be a list")
+    lines = [pair if isinstance(pair, str) else " ".join(_pair(pair)) for pair in pairs]
+    return _checked_vocab(model.get("vocab")), lines
 
 
 def _json_object(files: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -251,3 +262,31 @@ def _json_object(files: Mapping[str, str], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TextEncoderError(f"{name} holds a {type(value).__name__}; it must hold an object")
     return value
+
+
+def _pair(value: object) -> Sequence[str]:
+    if not isinstance(value, list) or len(value) != 2 or not _are_texts(value):
+        raise TextEncoderError(f"the merge {value!r:.60} is no pair of texts; make it one")
+    return value
+
+
+def _checked_vocab(vocab: object) -> dict[str, int]:
+    """Require ids that an embedding can have: a huge one would make as many rows."""
+    if not isinstance(vocab, dict):
+        raise TextEncoderError(f"the vocabulary is {vocab!r:.60}; it must be an object")
+    for token, number in vocab.items():
+        if type(number) is not int or not 0 <= number < _MAX_ID:
+            raise TextEncoderError(
+                f"the vocabulary gives {token!r:.60} the id {number!r:.60}; "
+                f"it must be a whole number from 0 to {_MAX_ID - 1:,}"
+            )
+    return vocab
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise TextEncoderError(f"the {name} is {value!r:.60}; it must be {wanted}")

@@ -119,7 +119,9 @@ def _check_others(values: Mapping[str, Any]) -> None:
         # A setting newer than this table is harmless while it is off.
         if name not in _FIXED and value is False:
             continue
-        raise UNetConfigError(f"UNet setting {name} = {value!r} is not supported: {_mend(name)}")
+        raise UNetConfigError(
+            f"UNet setting {name} = {value!r:.60} is not supported: {_mend(name)}"
+        )
 
 
 def _settle_addition(kind: str | None, fields: dict[str, Any]) -> None:
@@ -128,7 +130,7 @@ def _settle_addition(kind: str | None, fields: dict[str, Any]) -> None:
         fields.update(dict.fromkeys(_ADDITION))
     elif kind != _ADDITION_TYPE:
         raise UNetConfigError(
-            f"UNet setting addition_embed_type = {kind!r} is not supported: "
+            f"UNet setting addition_embed_type = {kind!r:.60} is not supported: "
             f"only {_ADDITION_TYPE!r} and None are"
         )
     elif None in (fields[name] for name in _ADDITION):
@@ -148,12 +150,14 @@ def _setting(name: str, value: Any) -> Any:
         return value
     if any(isinstance(entry, list | tuple) for entry in value):
         raise UNetConfigError(
-            f"UNet setting {name} = {value!r} is not supported: give one number a level"
+            f"UNet setting {name} = {value!r:.60} is not supported: give one number a level"
         )
     if name not in _ONE_FOR_ALL:
         return tuple(value)
     if len(set(value)) != 1:
-        raise UNetConfigError(f"UNet setting {name} = {value!r} is not supported: make all equal")
+        raise UNetConfigError(
+            f"UNet setting {name} = {value!r:.60} is not supported: make all equal"
+        )
     return value[0]
 
 
@@ -165,7 +169,8 @@ def _attention_levels(values: Mapping[str, Any]) -> tuple[bool, ...]:
     for name in down:
         if name not in _DOWN_TYPES.values():
             raise UNetConfigError(
-                f"down block {name!r} is not supported: only {' and '.join(_DOWN_TYPES.values())}"
+                f"down block {name!r:.60} is not supported: "
+                f"only {' and '.join(_DOWN_TYPES.values())}"
             )
     levels = tuple(name == _DOWN_TYPES[True] for name in down)
     mirrored = [_UP_TYPES[on] for on in reversed(levels)]
