@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sdcli.main import run
 
@@ -102,3 +103,24 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert words in told
     assert len(told.splitlines()) == 1
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_the_help_names_every_sampler_and_schedule(capsys: pytest.CaptureFixture[str]) -> None:
+    from sd_sampler import SAMPLERS, SIGMA_SCHEDULES
+
+    _, printed, _ = outcome(capsys, "txt2img", "--help")
+    words = set(re.findall(r"\w+", printed))
+    assert words >= {*SAMPLERS, *SIGMA_SCHEDULES}
+
+
+def test_a_sampler_may_be_spelled_as_the_web_ui_does(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "one.png"
+    code, _, _ = outcome(
+        capsys, "txt2img", "a cat", "--model", tiny_model, "--out", out,
+        "--steps", "2", "--sampler", "DPM++ 2M SDE", "--schedule", "SGM Uniform",
+    )  # fmt: skip
+    assert code == 0
+    parameters = Image.open(out).text["parameters"]
+    assert "Sampler: DPM++ 2M SDE, Schedule type: SGM Uniform" in parameters

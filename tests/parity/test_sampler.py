@@ -12,6 +12,7 @@ from itertools import product
 
 import diffusers
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -25,8 +26,10 @@ from sd_sampler import (
     PlanOptions,
     clipped,
     ddim,
+    ddim_inversion,
     ddpm,
     ddpm_large,
+    make_sigmas,
     noise_schedule,
     plan,
     prediction,
@@ -192,7 +195,7 @@ def test_ddpm_steps_equal_ddpm_scheduler(
 
 def network(x: Tensor, timesteps: Tensor) -> Tensor:
     """Stand for a UNet: bounded, nonlinear, mixing channels, and told the timestep."""
-    weight = torch.linspace(-9, 9, 16).cos().reshape(4, 4) * 0.6
+    weight = torch.linspace(-9, 9, 16).cos().reshape(4, 4).to(x) * 0.6
     phase = torch.sin(timesteps.float() / 300).reshape(-1, 1, 1, 1)
     return torch.einsum("bchw,cd->bdhw", torch.tanh(x + phase), weight) + 0.3 * x
 
@@ -236,6 +239,21 @@ RUNS = {
     "euler_a": ("euler_a", None, {}),
     "dpmpp_2m, karras": ("dpmpp_2m", None, {"use_karras_sigmas": True}),
     "dpmpp_2m": ("dpmpp_2m", "spacing", {"use_karras_sigmas": False}),
+    "dpmpp_2m_sde, karras": (
+        "dpmpp_2m_sde",
+        None,
+        {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"},
+    ),
+    "heun": ("heun", None, {}),
+    "heun, karras": ("heun", "karras", {"use_karras_sigmas": True}),
+    "heun, exponential": ("heun", "exponential", {"use_exponential_sigmas": True}),
+    "dpm2": ("dpm2", None, {}),
+    "dpm2, karras": ("dpm2", "karras", {"use_karras_sigmas": True}),
+    "dpm2_a": ("dpm2_a", None, {}),
+    "lms": ("lms", None, {}),
+    "unipc": ("unipc", None, {}),
+    "unipc, karras": ("unipc", "karras", {"use_karras_sigmas": True}),
+    "unipc, exponential": ("unipc", "exponential", {"use_exponential_sigmas": True}),
 }
 
 
@@ -245,7 +263,9 @@ RUNS = {
 def test_a_run_from_a_seed_gives_diffusers_picture(run: str, spacing: str, kind: str) -> None:
     name, schedule, arguments = RUNS[run]
     eta = 0.5 if run == "ddim, eta 0.5" else None
-    for offset, num_steps, clip in product((0, 1), (1, 7, 20, 30), (False, True)):
+    offsets = (0, 1) if spacing == "leading" else (1,)  # there alone it counts
+    clips = (False, True) if name in ("ddim", "ddpm", "ddpm_large") else (False,)
+    for offset, num_steps, clip in product(offsets, (1, 7, 20, 30), clips):
         config = {
             **STABLE,
             "timestep_spacing": spacing,
@@ -262,8 +282,14 @@ def test_a_run_from_a_seed_gives_diffusers_picture(run: str, spacing: str, kind:
         assert_same_picture(our_picture(made, kind), their_picture(peer, num_steps, eta or 0))
 
 
+def rescales(name: str) -> bool:
+    """Tell whether a sampler's class in diffusers knows zero terminal SNR at all."""
+    peer = getattr(diffusers, SAMPLERS[name].diffusers_class)
+    return "rescale_betas_zero_snr" in inspect.signature(peer).parameters
+
+
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", [run for run, (name, *_) in RUNS.items() if rescales(name)])
 def test_zero_terminal_snr_gives_diffusers_picture(run: str, spacing: str) -> None:
     # DDIM and DDPM know an alphas_cumprod of 0, Euler and DPM-Solver++ one of 2**-24: so do we.
     name, schedule, arguments = RUNS[run]
@@ -295,5 +321,91 @@ def test_other_noise_schedules_give_diffusers_picture(run: str, schedule: str) -
 
 def test_the_registry_names_a_peer_that_exists_with_its_arguments() -> None:
     for entry in SAMPLERS.values():
+        if entry.diffusers_class is None:
+            continue
         peer = getattr(diffusers, entry.diffusers_class)(**dict(entry.diffusers_arguments))
         assert all(peer.config[key] == value for key, value in entry.diffusers_arguments)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 20, 50])
+def test_plms_gives_diffusers_picture_for_eps_at_leading_timesteps(num_steps: int) -> None:
+    # Where its steps do not aim at the next timestep, or v is predicted, the two part: see README.
+    config = {**STABLE, "steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True}
+    peer = diffusers.PNDMScheduler(**config, timestep_spacing="leading")
+    ours = DiffusionConfig.from_diffusers({**config, "_class_name": "PNDMScheduler"})
+    made = plan("plms", None, ours.noise_schedule(), num_steps, ours.plan_options())
+    assert_same_picture(our_picture(made, "eps"), their_picture(peer, num_steps, 0))
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8, 50])
+def test_lcm_gives_diffusers_picture(num_steps: int, kind: str) -> None:
+    peer = diffusers.LCMScheduler(**STABLE, prediction_type=DIFFUSERS_NAMES[kind])
+    made = plan("lcm", None, SCHEDULE, num_steps)
+    assert made.timesteps.tolist() == timesteps_of(peer, num_steps)
+    # The boundary scalings that are left out are 7e-6 at the lowest of the fifty timesteps.
+    assert_same_picture(our_picture(made, kind), their_picture(peer, num_steps, 0))
+
+
+def timesteps_of(scheduler: diffusers.SchedulerMixin, num_steps: int) -> list[float]:
+    scheduler.set_timesteps(num_steps)
+    return scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+@pytest.mark.parametrize("num_steps", [2, 4, 8])
+def test_tcd_steps_equal_tcd_scheduler(num_steps: int, kind: str) -> None:
+    # All but the last: its last ends at alphas_cumprod[0], ours at the picture.
+    peer = diffusers.TCDScheduler(**STABLE, prediction_type=DIFFUSERS_NAMES[kind])
+    exact(peer)
+    made = plan("tcd", None, SCHEDULE, num_steps)
+    assert made.timesteps.tolist() == timesteps_of(peer, num_steps)
+    noise = NoiseSource([3], (4, 8, 8), dtype=torch.float64)
+    x, seen = noise.initial(), []
+    made.run(
+        made.denoiser(network, prediction(kind)),
+        noise,
+        x=x * made.init_scale,
+        on_step=lambda *told: seen.append(told[2]),
+    )
+    generator = torch.Generator().manual_seed(3)
+    torch.randn((1, 4, 8, 8), generator=generator)
+    for i, timestep in enumerate(peer.timesteps[:-1]):
+        fresh = torch.randn((1, 4, 8, 8), generator=generator).double()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "diffusers.schedulers.scheduling_tcd.randn_tensor", lambda *_, f=fresh, **__: f
+            )
+            x = peer.step(network(x, timestep.reshape(1)), timestep, x).prev_sample
+        following = float(made.sigmas[i + 1])
+        torch.testing.assert_close(seen[i] / (1 + following**2) ** 0.5, x, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_steps", [5, 20, 50])
+def test_inversion_gives_diffusers_noise(num_steps: int) -> None:
+    peer = diffusers.DDIMInverseScheduler(**STABLE, steps_offset=1, clip_sample=False)
+    exact(peer)
+    peer.initial_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
+    peer.set_timesteps(num_steps)
+    made = plan("ddim", "leading", SCHEDULE, num_steps, PlanOptions(steps_offset=1))
+    x = x0 = inputs(0, torch.float64)[0]
+    for timestep in peer.timesteps:
+        x = peer.step(network(x, timestep.reshape(1)), timestep, x).prev_sample
+    ours = ddim_inversion(made.denoiser(network, prediction("eps")), x0, made.sigmas)
+    torch.testing.assert_close(ours / made.init_scale, x, rtol=0, atol=1e-6)
+
+
+def test_the_aligned_table_is_diffusers_too() -> None:
+    table = diffusers.schedulers.AysSchedules["StableDiffusionSigmas"]
+    ours = make_sigmas("align_your_steps", SCHEDULE, 10)
+    assert ours.tolist() == pytest.approx(table)
+    table = diffusers.schedulers.AysSchedules["StableDiffusionXLSigmas"]
+    assert make_sigmas("align_your_steps_xl", SCHEDULE, 10).tolist() == pytest.approx(table)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 20, 50, 100])
+def test_beta_timesteps_are_the_quantiles_that_scipy_gives(num_steps: int) -> None:
+    shares = 1 - torch.arange(num_steps) / num_steps
+    wanted = (torch.tensor(scipy.stats.beta.ppf(shares, 0.6, 0.6)) * 999).round()
+    sigmas = make_sigmas("beta", SCHEDULE, num_steps)[:-1]
+    torch.testing.assert_close(SCHEDULE.timestep_of(sigmas), wanted.double())

@@ -7,8 +7,16 @@ import torch
 from PIL import Image
 
 from sd_checkpoint import CheckpointError
-from sd_pipeline import PipelineError, Txt2Img, check_out, load_model, load_pipeline, save_picture
-from sd_sampler import SamplerError
+from sd_pipeline import (
+    PipelineError,
+    Scheduler,
+    Txt2Img,
+    check_out,
+    load_model,
+    load_pipeline,
+    save_picture,
+)
+from sd_sampler import SAMPLERS, DiffusionConfig, SamplerError
 
 PROMPT = "a cat on a mat"
 
@@ -161,3 +169,31 @@ def test_a_device_or_dtype_that_is_not_there_is_refused(tiny_model: Path) -> Non
         load_pipeline(tiny_model, device="abacus")
     with pytest.raises(PipelineError, match="dtype is 'int3'"):
         load_pipeline(tiny_model, dtype="int3")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_models_sampler_of_choice_survives_its_config(name: str) -> None:
+    entry = SAMPLERS[name]
+    stated = Scheduler(diffusion=DiffusionConfig(), sampler=name, schedule=entry.schedule)
+    read = Scheduler.from_diffusers(stated.to_diffusers())
+    assert read.sampler == (name if entry.diffusers_class else "dpmpp_2m")
+    final = read.diffusion.set_alpha_to_one
+    assert final == (name not in ("ddim", "plms"))  # only they have it, and then it is kept
+
+
+def test_stable_diffusions_own_scheduler_is_plms() -> None:
+    config = {
+        "_class_name": "PNDMScheduler",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "num_train_timesteps": 1000,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "trained_betas": None,
+        "clip_sample": False,
+    }
+    read = Scheduler.from_diffusers(config)
+    assert (read.sampler, read.schedule) == ("plms", None)
+    assert read.diffusion == DiffusionConfig()

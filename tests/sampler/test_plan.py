@@ -7,6 +7,7 @@ from torch import Tensor
 from sd_sampler import (
     EPS,
     SAMPLERS,
+    SIGMA_SCHEDULES,
     DiffusionConfig,
     NoiseSchedule,
     NoiseSource,
@@ -18,6 +19,8 @@ from sd_sampler import (
     combine,
     denoiser,
     get_sampler,
+    parse_sampler,
+    parse_schedule,
     plan,
 )
 
@@ -86,13 +89,13 @@ def test_guiding_the_noise_or_the_data_makes_no_difference() -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("schedule", [None, "karras", "leading", "trailing", "linspace"])
+@pytest.mark.parametrize("schedule", [None, *SIGMA_SCHEDULES])
 def test_every_sampler_runs_on_every_schedule(name: str, schedule: str | None) -> None:
     made = plan(name, schedule, SCHEDULE, 4)
     out = made.run(made.denoiser(lambda x, _: x, V), NoiseSource([0, 1], (2, 3)))
     assert out.shape == (2, 2, 3)
     assert out.isfinite().all()
-    assert made.schedule == (schedule or ("karras" if name == "dpmpp_2m" else "leading"))
+    assert made.schedule == (schedule or SAMPLERS[name].schedule or "leading")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -100,7 +103,13 @@ def test_the_network_is_told_the_timesteps_of_the_plan(name: str) -> None:
     seen: list[Tensor] = []
     made = plan(name, None, SCHEDULE, 6)
     made.run(made.denoiser(told(seen), V), NoiseSource([0], (3,)))
-    assert [float(t) for t in seen] == made.timesteps.float().tolist()
+    told_at = [float(t) for t in seen]
+    assert [t for t in dict.fromkeys(told_at) if t in made.timesteps.float()] == (
+        made.timesteps.float().tolist()
+    )
+    # What is asked between two levels has a timestep between theirs.
+    low, high = float(made.timesteps[-1]), float(made.timesteps[0])
+    assert all(low - 1e-3 <= t <= high + 1e-3 for t in told_at)
 
 
 def test_rounding_a_denoiser_by_hand_equals_the_plans_own() -> None:
@@ -133,8 +142,12 @@ def test_ddim_ends_at_the_last_level_it_aims_at() -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_zero_terminal_snr_samples_to_finite_pictures(name: str) -> None:
+def test_zero_terminal_snr_samples_to_finite_pictures_or_is_refused(name: str) -> None:
     schedule = SCHEDULE.rescaled_zero_terminal_snr()
+    if name == "plms":  # it extrapolates eps, which says nothing of x0 there
+        with pytest.raises(SamplerError, match=r"plms .* zero terminal SNR.*choose another"):
+            plan(name, "trailing", schedule, 5)
+        return
     made = plan(name, "trailing", schedule, 5)
     out = made.run(made.denoiser(lambda x, _: -0.5 * x, V), NoiseSource([0], (3,)))
     assert out.isfinite().all()
@@ -168,7 +181,7 @@ def test_a_plan_that_cannot_be_is_refused(
 
 
 def test_eta_is_refused_where_it_means_nothing() -> None:
-    with pytest.raises(SamplerError, match=r"eta 0\.5 is not for euler: use ddim or euler_a"):
+    with pytest.raises(SamplerError, match=r"eta 0\.5 is not for euler: use one of ddim, euler_a"):
         plan("euler", None, SCHEDULE, 10, PlanOptions(eta=0.5))
 
 
@@ -204,3 +217,34 @@ def test_a_config_builds_what_it_states() -> None:
 def test_a_scheduler_config_beyond_us_is_refused(config: dict, named: str) -> None:
     with pytest.raises(SamplerError, match=named):
         DiffusionConfig.from_diffusers(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("DPM++ 2M Karras", ("dpmpp_2m", "karras")),
+        ("DPM++ 2M SDE Exponential", ("dpmpp_2m_sde", "exponential")),
+        ("dpm++ 3m sde", ("dpmpp_3m_sde", None)),
+        ("Euler a", ("euler_a", None)),
+        ("DPM2 a Karras", ("dpm2_a", "karras")),
+        ("euler_a", ("euler_a", None)),
+        ("Euler SGM Uniform", ("euler", "sgm_uniform")),
+        ("UniPC", ("unipc", None)),
+    ],
+)
+def test_a_sampler_may_be_spelled_as_the_web_ui_does(text: str, meant: tuple[str, str]) -> None:
+    assert parse_sampler(text) == meant
+
+
+def test_every_name_and_label_means_itself() -> None:
+    for name, entry in SAMPLERS.items():
+        assert parse_sampler(name) == parse_sampler(entry.label) == (name, None)
+    assert all(parse_schedule(name) == name for name in SIGMA_SCHEDULES)
+    assert parse_schedule("Align Your Steps XL") == "align_your_steps_xl"
+
+
+def test_a_misspelled_sampler_is_refused() -> None:
+    with pytest.raises(SamplerError, match="unknown sampler 'DPM\\+\\+ 9M': choose from ddim"):
+        parse_sampler("DPM++ 9M")
+    with pytest.raises(SamplerError, match=r"unknown schedule 'Karas'.*did you mean 'karras'"):
+        parse_schedule("Karas")

@@ -1,5 +1,7 @@
 """Ladders of noise levels."""
 
+import math
+
 import pytest
 import torch
 
@@ -8,6 +10,8 @@ from sd_sampler import (
     NoiseSchedule,
     SamplerError,
     karras_sigmas,
+    kl_optimal_sigmas,
+    lcm_timesteps,
     make_sigmas,
     spaced_timesteps,
 )
@@ -16,8 +20,12 @@ SCHEDULE = NoiseSchedule.scaled_linear()
 
 
 @pytest.mark.parametrize("name", SIGMA_SCHEDULES)
-@pytest.mark.parametrize("num_steps", [1, 2, 20, 999])
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 10, 20, 50, 999])
 def test_a_ladder_descends_to_zero_in_as_many_steps_as_asked(name: str, num_steps: int) -> None:
+    if num_steps == 999 and name in ("beta", "lcm"):
+        with pytest.raises(SamplerError, match=r"999 steps (repeat a timestep|are too many)"):
+            make_sigmas(name, SCHEDULE, num_steps)
+        return
     sigmas = make_sigmas(name, SCHEDULE, num_steps)
     assert sigmas.shape == (num_steps + 1,)
     assert sigmas.dtype == torch.float64
@@ -69,3 +77,31 @@ def test_an_unknown_ladder_is_refused_with_the_nearest_name() -> None:
         make_sigmas("karas", SCHEDULE, 10)
     with pytest.raises(SamplerError, match="unknown timestep spacing"):
         spaced_timesteps("karras", 1000, 10)
+
+
+def timesteps(name: str, num_steps: int) -> list[float]:
+    return SCHEDULE.timestep_of(make_sigmas(name, SCHEDULE, num_steps)[:-1]).tolist()
+
+
+def test_ladders_of_timesteps_stop_where_they_say() -> None:
+    assert timesteps("uniform", 4) == pytest.approx([999, 666, 333, 0])
+    assert timesteps("sgm_uniform", 3) == pytest.approx([999, 666, 333])
+    assert timesteps("simple", 3) == pytest.approx([999, 666, 333])
+    assert timesteps("ddim_uniform", 4) == pytest.approx([751, 501, 251, 1])
+    # The published schedule of a latent consistency model in four steps.
+    assert lcm_timesteps(1000, 4).tolist() == [999, 759, 499, 259]
+
+
+def test_the_best_ladder_for_a_gaussian_is_even_in_the_angle() -> None:
+    angles = kl_optimal_sigmas(0.03, 14.6, 9).atan()
+    torch.testing.assert_close(angles.diff(), angles.diff()[:1].expand(8))
+    assert float(angles[0]) == pytest.approx(math.atan(14.6))
+
+
+def test_the_aligned_table_of_ten_steps_is_the_published_one_and_others_lie_between() -> None:
+    ten = make_sigmas("align_your_steps", SCHEDULE, 10)
+    assert ten[:4].tolist() == pytest.approx([14.615, 6.475, 3.861, 2.697])
+    twenty = make_sigmas("align_your_steps", SCHEDULE, 20)
+    torch.testing.assert_close(twenty[:-1:2], ten[:-1])
+    torch.testing.assert_close(twenty[1], (ten[0] * ten[1]).sqrt())
+    assert float(make_sigmas("align_your_steps_xl", SCHEDULE, 10)[1]) == pytest.approx(6.315)

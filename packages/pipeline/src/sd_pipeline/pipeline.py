@@ -20,7 +20,16 @@ from sd_pipeline.picture import Picture, to_images
 from sd_pipeline.record import Record
 from sd_pipeline.request import Txt2Img
 from sd_pipeline.source import open_model
-from sd_sampler import Denoiser, NoiseSource, Plan, combine, plan, prediction
+from sd_sampler import (
+    Denoiser,
+    NoiseSource,
+    Plan,
+    combine,
+    parse_sampler,
+    parse_schedule,
+    plan,
+    prediction,
+)
 from sd_textenc import PromptReport
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -59,10 +68,13 @@ class Pipeline:
         Raises ``SamplerError`` for settings that the model's schedule cannot serve.
         """
         side = self.parts.unet.config.sample_size * self._factor
-        sampler = request.sampler or self.parts.scheduler.sampler
-        own = self.parts.scheduler.schedule if request.sampler is None else None
+        sampler, schedule = self.parts.scheduler.sampler, self.parts.scheduler.schedule
+        if request.sampler is not None:
+            sampler, schedule = parse_sampler(request.sampler)
+        if request.schedule is not None:
+            schedule = parse_schedule(request.schedule)
         num_steps = request.num_steps or self.defaults.num_steps
-        planned = self._plan(sampler, request.schedule or own, num_steps)
+        planned = self._plan(sampler, schedule, num_steps)
         scale = request.guidance_scale
         return Record(
             prompt=request.prompt,

@@ -3,16 +3,9 @@
 import json
 from dataclasses import asdict, dataclass, replace
 
-from sd_sampler import DiffusionConfig
+from sd_sampler import DiffusionConfig, get_sampler
 
-_SAMPLER_NAMES = {
-    "ddim": "DDIM",
-    "ddpm": "DDPM",
-    "ddpm_large": "DDPM large variance",
-    "dpmpp_2m": "DPM++ 2M",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-}
+_CAPITALS = ("ddim", "kl", "lcm", "sgm", "xl")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +42,8 @@ class Record:
         """Return the web UI's ``parameters`` text."""
         settings = {
             "Steps": self.num_steps,
-            "Sampler": _SAMPLER_NAMES.get(self.sampler, self.sampler),
-            "Schedule type": self.schedule.capitalize(),
+            "Sampler": get_sampler(self.sampler).label,
+            "Schedule type": _schedule_label(self.schedule),
             "CFG scale": f"{self.guidance_scale:g}",
             "Seed": self.seed,
             "Size": f"{self.width}x{self.height}",
@@ -61,6 +54,11 @@ class Record:
             lines.append(f"Negative prompt: {self.negative_prompt}")
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
         return "\n".join(lines)
+
+
+def _schedule_label(name: str) -> str:
+    words = name.split("_")
+    return " ".join(word.upper() if word in _CAPITALS else word.capitalize() for word in words)
 
 
 def _quoted(value: str) -> str:

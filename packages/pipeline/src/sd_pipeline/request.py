@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sd_pipeline.errors import PipelineError
-from sd_sampler import get_sampler
+from sd_sampler import parse_sampler, parse_schedule
 
 _MAX_SIDE = 8192
 _MAX_SEED = 2**63 - 1
@@ -55,4 +55,6 @@ class Txt2Img:
         if not 0 <= self.seed <= _MAX_SEED - self.count:
             raise PipelineError(f"seed is {self.seed}; it must be from 0 to 2**63 - 1")
         if self.sampler is not None:
-            get_sampler(self.sampler)  # raises for a name that is not there
+            parse_sampler(self.sampler)  # raises for a name that is not there
+        if self.schedule is not None:
+            parse_schedule(self.schedule)

@@ -96,8 +96,8 @@ class DiffusionConfig:
     def from_diffusers(cls, config: Mapping[str, Any]) -> "DiffusionConfig":
         """Read any of diffusers' scheduler configs; raises `SamplerError` for one beyond us.
 
-        What a config leaves out is what diffusers' DDIMScheduler takes for it, but `clip_sample`
-        and `timestep_spacing`, which are read as its class in diffusers reads them.
+        What a config leaves out is what diffusers' DDIMScheduler takes for it, but `clip_sample`,
+        `set_alpha_to_one` and `timestep_spacing`, which are read as its class there reads them.
         """
         for key in ("trained_betas", "thresholding"):
             if config.get(key):
@@ -108,6 +108,7 @@ class DiffusionConfig:
             raise unknown("beta_schedule", str(beta_schedule), named)
         clips = str(config.get("_class_name")) in ("DDIMScheduler", "DDPMScheduler")
         evenly = any(word in str(config.get("_class_name")) for word in ("Euler", "DPMSolver"))
+        pseudo = config.get("_class_name") == "PNDMScheduler"
         clip = config.get("clip_sample", clips)
         return cls(
             schedule=named[beta_schedule],
@@ -118,6 +119,6 @@ class DiffusionConfig:
             prediction=prediction(config.get("prediction_type", "epsilon")).name,
             spacing=config.get("timestep_spacing", "linspace" if evenly else "leading"),
             steps_offset=config.get("steps_offset", 0),
-            set_alpha_to_one=config.get("set_alpha_to_one", True),
+            set_alpha_to_one=config.get("set_alpha_to_one", not pseudo),
             clip_sample=config.get("clip_sample_range", 1.0) if clip else None,
         )

@@ -60,12 +60,15 @@ def ddim(
         if noise is not None and up > 0:
             x = x + up * noise()
         if landing != levels[step + 1]:
-            x = x * _reread(landing, levels[step + 1])
+            x = x * reread(landing, levels[step + 1])
         if on_step is not None:
             on_step(step, sigma, x, x0)
     return x
 
 
-def _reread(landing: float, following: float) -> float:
-    # diffusers carries the variance-preserving x over as it is and takes it for one at following.
+def reread(landing: float, following: float) -> float:
+    """Return what x is multiplied by where diffusers takes one landing for one at `following`.
+
+    It carries the variance-preserving x over as it is.
+    """
     return float(((1 + following**2) / (1 + landing**2)) ** 0.5)

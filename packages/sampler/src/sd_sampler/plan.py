@@ -1,5 +1,6 @@
 """A plan: everything about a sampling run that does not depend on the network."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -7,22 +8,23 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from sd_sampler.consistency import tcd
 from sd_sampler.ddim import DDIMOptions, ddim
 from sd_sampler.ddpm import ddpm_large
 from sd_sampler.denoiser import clipped, denoiser
 from sd_sampler.errors import SamplerError, unknown
-from sd_sampler.euler import euler_ancestral
+from sd_sampler.ladders import LADDERS, SPANS
+from sd_sampler.multistep import plms
 from sd_sampler.noise import NoiseSource
 from sd_sampler.prediction import Prediction
 from sd_sampler.protocols import Denoiser, Network, OnStep, Sampler, precise
-from sd_sampler.registry import SamplerEntry, get_sampler
+from sd_sampler.registry import SAMPLERS, SamplerEntry, get_sampler
 from sd_sampler.schedule import NoiseSchedule
 from sd_sampler.sigmas import (
     SIGMA_SCHEDULES,
     SPACINGS,
     check_steps,
     close,
-    karras_sigmas,
     sigmas_at,
     spaced_timesteps,
 )
@@ -33,7 +35,8 @@ class PlanOptions:
     """Settle what a model's scheduler_config.json settles, under the same names.
 
     `clip_sample` is the limit to clamp x0 to, or None; it and `set_alpha_to_one` concern ddim and
-    ddpm alone. `eta` is that of ddim (None: 0) and of euler_a (None: 1). `match_diffusers` asks for
+    ddpm alone. `eta` is that of ddim (None: 0) and of the ancestral and SDE samplers (None: 1).
+    `match_diffusers` asks for
     diffusers' picture to the last bit; without it DPM-Solver++ does not round its timesteps, DDIM
     aims for the level it stops at next, and Karras ladders span the whole table.
     """
@@ -72,13 +75,15 @@ class Plan:
     landings: Tensor | None
     clip: float | None
     _run: Sampler = field(repr=False)
+    _noise_schedule: NoiseSchedule = field(repr=False)
 
     def timestep_of(self, sigma: Tensor) -> Tensor:
-        """Return the timestep of the ladder's level nearest to each sigma (B,)."""
+        """Return the timestep of each sigma (B,): the ladder's own, or the table's between them."""
         dtype = precise(sigma.device)
         ladder = self.sigmas[:-1].log().to(sigma.device, dtype)
-        nearest = (ladder - sigma.to(dtype).log()[:, None]).abs().argmin(1)
-        return self.timesteps.to(sigma.device, dtype)[nearest]
+        distance, nearest = (ladder - sigma.to(dtype).log()[:, None]).abs().min(1)
+        own = self.timesteps.to(sigma.device, dtype)[nearest]
+        return own.where(distance < _SAME_LEVEL, self._noise_schedule.timestep_of(sigma))
 
     def denoiser(
         self, network: Network, prediction: Prediction, *, dtype: torch.dtype | None = None
@@ -110,6 +115,9 @@ class Plan:
 
 
 _DEFAULTS = PlanOptions()
+_SAME_LEVEL = 1e-5  # in log sigma: what float32 makes of a level is the level
+_GAMMA = 0.3
+_LARGEST_FOR_PLMS = 1e6
 
 
 def plan(
@@ -121,24 +129,32 @@ def plan(
 ) -> Plan:
     """Plan a run of `sampler` in `num_steps` along `schedule`.
 
-    `schedule` is karras, leading, trailing or linspace; None is the sampler's own: karras for
-    dpmpp_2m, the spacing of `options` for the rest. Raises `SamplerError` for unknown names, a
-    number of steps out of range or too many for the spacing, and an eta the sampler does not take.
+    `schedule` is one of `SIGMA_SCHEDULES`; None is the sampler's own, such as karras for dpmpp_2m,
+    or else the spacing of `options`. Raises `SamplerError` for unknown names, a number of steps out
+    of range or too many for the schedule, and an eta the sampler does not take.
     """
     entry = get_sampler(sampler)
     name = schedule or entry.schedule or options.spacing
     if name not in SIGMA_SCHEDULES:
         raise unknown("schedule", name, SIGMA_SCHEDULES)
     check_steps(num_steps, noise_schedule.num_timesteps)
-    spacing = options.spacing if name == "karras" else name
-    if name == "karras":
-        levels, timesteps = _karras(entry, noise_schedule, num_steps, options)
+    spacing = name if name in SPACINGS else options.spacing
+    if name in SPANS:
+        levels, timesteps = _spanned(name, entry, noise_schedule, num_steps, options)
+    elif name in LADDERS:
+        levels = LADDERS[name](noise_schedule, num_steps)
+        timesteps = noise_schedule.timestep_of(levels)
     else:
         timesteps = _spaced(entry, spacing, noise_schedule, num_steps, options)
         levels = sigmas_at(noise_schedule, timesteps, convention=entry.convention)
     sigmas = close(levels)
+    if entry.name == "plms" and float(sigmas[0]) > _LARGEST_FOR_PLMS:
+        raise SamplerError(
+            "plms cannot start at zero terminal SNR, where eps says nothing of the picture: "
+            "choose another sampler, such as ddim"
+        )
     landings = None
-    if entry.name == "ddim" and name != "karras" and options.match_diffusers:
+    if entry.name in ("ddim", "plms") and name in SPACINGS and options.match_diffusers:
         landings = _landings(noise_schedule, timesteps, sigmas, options)
     return Plan(
         sampler=entry,
@@ -147,10 +163,11 @@ def plan(
         sigmas=sigmas,
         timesteps=timesteps,
         init_scale=_init_scale(entry, spacing, float(sigmas[0]), options),
-        rounds_timesteps=_rounds(entry, options) and name == "karras",
+        rounds_timesteps=_rounds(entry, options) and name in SPANS,
         landings=landings,
         clip=options.clip_sample if entry.name in ("ddpm", "ddpm_large") else None,
-        _run=_bind(entry, options, landings, noise_at_end=float(timesteps[-1]) > 0),
+        _run=_bind(entry, options, landings, timesteps, noise_schedule),
+        _noise_schedule=noise_schedule,
     )
 
 
@@ -170,25 +187,34 @@ def _spaced(
     )
 
 
-def _karras(
-    entry: SamplerEntry, noise_schedule: NoiseSchedule, num_steps: int, options: PlanOptions
+def _spanned(
+    name: str,
+    entry: SamplerEntry,
+    noise_schedule: NoiseSchedule,
+    num_steps: int,
+    options: PlanOptions,
 ) -> tuple[Tensor, Tensor]:
     ends = noise_schedule.sigmas[[0, -1]]
-    if entry.convention == "euler" and options.match_diffusers:
+    if entry.convention == "euler" and entry.diffusers_class and options.match_diffusers:
         # diffusers' Euler spans the ladder of its spacing, DPM-Solver++ the whole table.
         timesteps = _spaced(entry, options.spacing, noise_schedule, num_steps, options)
         ends = sigmas_at(noise_schedule, timesteps[[-1, 0]], convention="euler")
-    levels = karras_sigmas(float(ends[0]), float(ends[1]), num_steps)
+    levels = SPANS[name](float(ends[0]), float(ends[1]), num_steps)
     timesteps = noise_schedule.timestep_of(levels)
     if _rounds(entry, options):
-        # diffusers rounds, but only truncates for the cosine schedule.
-        cosine = noise_schedule.name == "cosine"
-        timesteps = timesteps.floor() if cosine else timesteps.round()
+        # diffusers rounds those of karras and truncates the rest, and with DPM-Solver++ truncates
+        # all for the cosine schedule.
+        solver = entry.diffusers_class == "DPMSolverMultistepScheduler"
+        rounds = name == "karras" and not (solver and noise_schedule.name == "cosine")
+        if rounds:
+            timesteps = timesteps.round()
+        elif entry.convention == "dpmpp":
+            timesteps = timesteps.floor()
     return levels, timesteps
 
 
 def _rounds(entry: SamplerEntry, options: PlanOptions) -> bool:
-    return entry.convention == "dpmpp" and options.match_diffusers
+    return entry.rounds_timesteps and options.match_diffusers
 
 
 def _landings(
@@ -209,16 +235,28 @@ def _init_scale(entry: SamplerEntry, spacing: str, sigma_max: float, options: Pl
 
 
 def _bind(
-    entry: SamplerEntry, options: PlanOptions, landings: Tensor | None, *, noise_at_end: bool
+    entry: SamplerEntry,
+    options: PlanOptions,
+    landings: Tensor | None,
+    timesteps: Tensor,
+    noise_schedule: NoiseSchedule,
 ) -> Sampler:
-    if options.eta is not None and entry.name not in ("ddim", "euler_a"):
-        raise SamplerError(f"eta {options.eta} is not for {entry.name}: use ddim or euler_a")
+    """Give a sampler what the options and the noise schedule settle for it."""
+    if options.eta is not None and not entry.takes_eta:
+        able = ", ".join(name for name, other in SAMPLERS.items() if other.takes_eta)
+        raise SamplerError(f"eta {options.eta} is not for {entry.name}: use one of {able}")
     if entry.name == "ddim":
         settled = DDIMOptions(eta=options.eta or 0.0, clip=options.clip_sample, landings=landings)
         return cast(Sampler, partial(ddim, options=settled))
-    if entry.name == "euler_a" and options.eta is not None:
-        return cast(Sampler, partial(euler_ancestral, eta=options.eta))
+    if entry.name == "plms":
+        return cast(Sampler, partial(plms, landings=landings))
+    if entry.name == "tcd":
+        aims = (torch.cat([timesteps[1:], timesteps.new_zeros(1)]) * (1 - _GAMMA)).floor()
+        below = sigmas_at(noise_schedule, aims, convention="ddim")
+        return cast(Sampler, partial(tcd, below=below))
     if entry.name == "ddpm_large":
-        at_end = noise_at_end and options.match_diffusers
+        at_end = float(timesteps[-1]) > 0 and options.match_diffusers
         return cast(Sampler, partial(ddpm_large, noise_at_end=at_end))
+    if options.eta is not None:
+        return cast(Sampler, partial(cast(Callable[..., Tensor], entry.run), eta=options.eta))
     return entry.run

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from sd_sampler.errors import SamplerError, unknown
+from sd_sampler.ladders import LADDERS, SPANS
 from sd_sampler.schedule import NoiseSchedule, sigmas_of
 
 SPACINGS = ("leading", "trailing", "linspace")
-SIGMA_SCHEDULES = ("karras", *SPACINGS)
+SIGMA_SCHEDULES = (*SPANS, *LADDERS, *SPACINGS)
 Convention = Literal["ddim", "euler", "dpmpp"]
 
 _DISCRETE_TERMINAL = 2.0**-48
@@ -83,18 +84,6 @@ def sigmas_at(schedule: NoiseSchedule, timesteps: Tensor, *, convention: Convent
     return torch.lerp(table[low], table[low + 1], timesteps - low)
 
 
-def karras_sigmas(sigma_min: float, sigma_max: float, num_steps: int, rho: float = 7.0) -> Tensor:
-    """Return noise levels (N,) from sigma_max to sigma_min, evenly spaced in sigma^(1 / rho).
-
-    Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models",
-    arXiv 2206.00364, eq. 5.
-    """
-    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
-    low: float = sigma_min ** (1 / rho)
-    high: float = sigma_max ** (1 / rho)
-    return (high + ramp * (low - high)) ** rho
-
-
 def close(sigmas: Tensor) -> Tensor:
     """Append the 0 that ends a ladder; raises `SamplerError` where levels repeat."""
     if bool((sigmas.diff() >= 0).any()):
@@ -105,17 +94,19 @@ def close(sigmas: Tensor) -> Tensor:
 
 
 def make_sigmas(name: str, schedule: NoiseSchedule, num_steps: int) -> Tensor:
-    """Return the ladder (N + 1,) called karras, leading, trailing or linspace.
+    """Return the ladder (N + 1,) of one of `SIGMA_SCHEDULES`.
 
-    The Karras ladder spans the whole table; the others stop at whole timesteps. Raises
-    `SamplerError` for an unknown name or a number of steps out of range. `plan` makes the ladders
-    that diffusers' schedulers use.
+    Those between two levels, such as karras, span the whole table; leading, trailing and linspace
+    stop at whole timesteps. Raises `SamplerError` for an unknown name or a number of steps out of
+    range. `plan` makes the ladders that diffusers' schedulers use.
     """
     if name not in SIGMA_SCHEDULES:
         raise unknown("schedule", name, SIGMA_SCHEDULES)
     check_steps(num_steps, schedule.num_timesteps)
-    if name == "karras":
+    if name in SPANS:
         ends = float(schedule.sigmas[0]), float(schedule.sigmas[-1])
-        return close(karras_sigmas(*ends, num_steps))
+        return close(SPANS[name](*ends, num_steps))
+    if name in LADDERS:
+        return close(LADDERS[name](schedule, num_steps))
     timesteps = spaced_timesteps(name, schedule.num_timesteps, num_steps)
     return close(sigmas_at(schedule, timesteps, convention="ddim"))

@@ -53,14 +53,17 @@ def txt2img(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="dpmpp_2m, euler, euler_a, ddim, ddpm or ddpm_large. [default: the model's]"
+            help="ddim, ddpm, ddpm_large, euler, euler_a, heun, dpm2, dpm2_a, lms, plms, dpmpp_2m, "
+            "dpmpp_2s_a, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, unipc, deis, lcm or tcd; or as the "
+            "web UI spells it, such as 'DPM++ 2M Karras'. [default: the model's]"
         ),
     ] = None,
     schedule: Annotated[
         str | None,
         typer.Option(
-            help="Noise levels to stop at: karras, leading, trailing or linspace. "
-            "[default: the sampler's]"
+            help="Noise levels to stop at: karras, exponential, polyexponential, kl_optimal, "
+            "uniform, sgm_uniform, simple, ddim_uniform, beta, align_your_steps, "
+            "align_your_steps_xl, lcm, leading, trailing or linspace. [default: the sampler's]"
         ),
     ] = None,
     guidance: Annotated[
