@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -51,14 +52,23 @@ def test_words_that_the_model_does_not_know_are_named(
     assert "does not know 'zebra'" in told
 
 
-def test_what_the_context_has_no_room_for_is_named(
+def test_a_prompt_longer_than_the_context_is_told_to_be(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompt = "a cat on a mat, a cat on a mat, two black dogs"
     _, _, told = outcome(
         capsys, "txt2img", prompt, "--model", tiny_model, "--out", tmp_path, "--steps", "1"
     )
-    assert "left out: 'mat, two black dogs'" in told
+    assert "more than the model's context: it is read in pieces of 10" in told
+
+
+def test_a_bracket_that_is_never_closed_is_named(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, told = outcome(
+        capsys, "txt2img", "a (cat", "--model", tiny_model, "--out", tmp_path, "--steps", "1"
+    )
+    assert "'a (cat', a '(' is never closed" in told
 
 
 @pytest.mark.parametrize(
@@ -124,3 +134,28 @@ def test_a_sampler_may_be_spelled_as_the_web_ui_does(
     assert code == 0
     parameters = Image.open(out).text["parameters"]
     assert "Sampler: DPM++ 2M SDE, Schedule type: SGM Uniform" in parameters
+
+
+def test_each_picture_has_its_own_choice_of_words(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pet.txt").write_text("cat\ndogs\n")
+    code, _, _ = outcome(
+        capsys, "txt2img", "{a|two black} __pet__", "--model", tiny_model, "--out",
+        tmp_path / "out", "--wildcards", tmp_path, "--steps", "1", "--seed", "1", "--count", "12",
+        "--batch", "4",
+    )  # fmt: skip
+    assert code == 0
+    records = [json.loads(Image.open(p).text["sd-record"]) for p in (tmp_path / "out").iterdir()]
+    assert {record["prompt"] for record in records} == {
+        f"{beginning} {pet}" for beginning in ("a", "two black") for pet in ("cat", "dogs")
+    }
+    assert sorted(record["seed"] for record in records) == list(range(1, 13))
+
+
+def test_a_wildcard_that_is_not_there_is_refused_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, told = outcome(capsys, "txt2img", "a __pet__", "--out", tmp_path)
+    assert code == 2
+    assert "no wildcard __pet__" in told

@@ -197,3 +197,53 @@ def test_stable_diffusions_own_scheduler_is_plms() -> None:
     read = Scheduler.from_diffusers(config)
     assert (read.sampler, read.schedule) == ("plms", None)
     assert read.diffusion == DiffusionConfig()
+
+
+def same(folder: Path, one: str, other: str, **settings: object) -> bool:
+    pipeline = load_pipeline(folder, device="cpu")
+    first, second = (
+        np.asarray(next(iter(pipeline.txt2img(Txt2Img(prompt=p, num_steps=4, **settings)))).image)
+        for p in (one, other)
+    )
+    return int(np.abs(first.astype(int) - second).max()) <= 1  # of another batch: rounding
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "heun"])
+def test_a_prompt_changes_at_the_step_it_says(tiny_model: Path, sampler: str) -> None:
+    cat, dogs = "a cat on a mat", "two black dogs"
+    assert same(tiny_model, f"[{cat}:{dogs}:4]", cat, sampler=sampler)
+    assert same(tiny_model, f"[{cat}:{dogs}:0]", dogs, sampler=sampler)
+    assert same(tiny_model, f"[{cat}:{dogs}:2]", f"[{cat}:{dogs}:.5]", sampler=sampler)
+    for step in (1, 2, 3):
+        assert not same(tiny_model, f"[{cat}:{dogs}:{step}]", cat, sampler=sampler)
+        assert not same(tiny_model, f"[{cat}:{dogs}:{step}]", dogs, sampler=sampler)
+
+
+def test_alternatives_take_turns(tiny_model: Path) -> None:
+    assert same(tiny_model, "a [cat|cat]", "a cat")
+    assert same(tiny_model, "a [cat|dogs]", "a [[[cat:dogs:1]:cat:2]:dogs:3]")
+    assert not same(tiny_model, "a [cat|dogs]", "a [dogs|cat]")
+
+
+def test_prompts_are_composed_by_their_weights(tiny_model: Path) -> None:
+    assert same(tiny_model, "a cat AND two dogs :0", "a cat")
+    assert not same(tiny_model, "a cat AND two dogs", "a cat")
+    # Without guidance of its own, a composition still has the weights it states.
+    assert not same(tiny_model, "a cat AND two dogs", "a cat", guidance_scale=1)
+
+
+def test_weights_count_and_brackets_of_no_weight_do_not(tiny_model: Path) -> None:
+    assert not same(tiny_model, "a (cat:1.6)", "a cat")
+    assert same(tiny_model, "a (cat:1.0)", "a cat")
+
+
+def test_a_prompt_longer_than_the_context_is_read_to_its_end(tiny_model: Path) -> None:
+    long = "a cat on a mat under a tree " * 3
+    assert not same(tiny_model, long + "two black dogs", long + "a cat")
+
+
+def test_a_report_names_unknown_words_of_every_step_and_odd_brackets(tiny_model: Path) -> None:
+    report = load_pipeline(tiny_model, device="cpu").check_prompt("a [zebra:cat:3] AND (unicorn")
+    assert report.unknown == ("zebra", "unicorn")
+    assert len(report.notes) == 1
+    assert "never closed" in report.notes[0]

@@ -1,7 +1,7 @@
 """What the UNet is told beside latents and time: text, sizes, and the channels of some variants."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,11 +10,14 @@ from sd_pipeline.errors import PipelineError
 from sd_pipeline.parts import Parts
 from sd_pipeline.record import Record
 from sd_sampler import NoiseSource
+from sd_textenc import Conditioning, PromptReport, encode_weighted
+from sd_textenc.prompts import parse_composition, parse_editing, parse_emphasis
 from sd_unet import AddedConditions
 
 # The refiner's own defaults (arXiv:2307.01952): what a picture should and should not look like.
 _AESTHETIC_SCORE, _NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
 _NUM_SIZES = 6
+_STEPS_TO_CHECK = 100  # enough for every text of a prompt that changes to have its turn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,26 +39,100 @@ class Conditions:
         return Conditions(hidden_states=states, added=added)
 
 
-def conditions(parts: Parts, record: Record, *, guided: bool, dtype: torch.dtype) -> Conditions:
-    """Encode a record's prompts: the negative one first where there is guidance, then the prompt.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Script:
+    """Hold what the UNet is told at every step.
 
-    Without a negative prompt a model of `zeros_for_empty` gets zeros in its place (SDXL).
+    Each of `stretches` is the last step, from 1, that it serves, and conditions whose first row is
+    the negative prompt's, where `guided`, and whose others are the prompts joined by AND, which
+    weigh `weights`.
     """
-    prompts = [record.negative_prompt, record.prompt] if guided else [record.prompt]
-    encoded = parts.text_encoder.encode(prompts)
-    states, pooled = encoded.hidden_states.to(dtype), encoded.pooled
-    if guided and parts.zeros_for_empty and not record.negative_prompt:
-        states = _first_zeroed(states)
-        pooled = None if pooled is None else _first_zeroed(pooled)
-    if parts.unet.config.projection_input_dim is None:
-        return Conditions(hidden_states=states, added=None)
-    assert pooled is not None
-    num_sizes = parts.unet.config.num_sizes(pooled.shape[-1])
-    sizes = [_sizes(record, num_sizes, negative=guided and row == 0) for row in range(len(prompts))]
-    added = AddedConditions(
-        pooled=pooled.to(dtype), sizes=torch.tensor(sizes, device=states.device)
+
+    stretches: tuple[tuple[int, Conditions], ...]
+    weights: tuple[float, ...]
+    guided: bool
+
+    @property
+    def num_rows(self) -> int:
+        """How many times the UNet is asked for each picture."""
+        return len(self.weights) + self.guided
+
+    def at(self, step: int) -> Conditions:
+        """Return what a step from 1 is told."""
+        return next(told for last, told in self.stretches if step <= last)
+
+    def repeated(self, times: int) -> "Script":
+        """Return it with every row `times` times, one after the other."""
+        stretches = tuple((last, told.repeated(times)) for last, told in self.stretches)
+        return replace(self, stretches=stretches)
+
+
+def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
+    """Read and encode a record's prompts with all their syntax, each text once.
+
+    Without a negative prompt a model of `zeros_for_empty` gets zeros in its place (SDXL). Without
+    guidance (a scale of 1 and one prompt that weighs 1) the negative prompt is not heeded.
+    """
+    prompts = parse_composition(record.prompt)
+    weights = tuple(prompt.weight for prompt in prompts)
+    guided = record.guidance_scale > 1 or weights != (1.0,)
+    edited = [parse_editing(prompt.text) for prompt in prompts]
+    if guided:
+        edited.insert(0, parse_editing(record.negative_prompt))
+    steps = range(1, record.num_steps + 1)
+    texts = [tuple(prompt.at(step, record.num_steps) for prompt in edited) for step in steps]
+    distinct = list(dict.fromkeys(text for row in texts for text in row))
+    encoded = encode_weighted(parts.text_encoder, [parse_emphasis(text) for text in distinct])
+    stretches: list[tuple[int, Conditions]] = []
+    for step, row in zip(steps, texts, strict=True):
+        if step > 1 and row == texts[step - 2]:
+            stretches[-1] = (step, stretches[-1][1])
+            continue
+        picked = _picked(encoded, [distinct.index(text) for text in row], dtype)
+        if guided and parts.zeros_for_empty and not record.negative_prompt:
+            picked = _first_zeroed(picked)
+        stretches.append((step, _with_sizes(parts, record, picked, guided=guided)))
+    return Script(stretches=tuple(stretches), weights=weights, guided=guided)
+
+
+def check_prompt(parts: Parts, prompt: str) -> PromptReport:
+    """Report which words of a prompt the model does not know, and how its syntax was taken.
+
+    Nothing is dropped, for long prompts are encoded in chunks; `num_tokens` is that of the longest
+    text that a step is told.
+    """
+    texts = [
+        text
+        for part in parse_composition(prompt)
+        for _, text in parse_editing(part.text).schedule(_STEPS_TO_CHECK)
+    ]
+    parsed = [parse_emphasis(text) for text in texts]
+    reports = [parts.text_encoder.check(emphasis.text) for emphasis in parsed]
+    return PromptReport(
+        num_tokens=max(report.num_tokens for report in reports),
+        dropped="",
+        unknown=tuple(dict.fromkeys(word for report in reports for word in report.unknown)),
+        notes=tuple(dict.fromkeys(note for emphasis in parsed for note in emphasis.notes)),
     )
-    return Conditions(hidden_states=states, added=added)
+
+
+def _picked(encoded: Conditioning, rows: Sequence[int], dtype: torch.dtype) -> Conditioning:
+    index = torch.tensor(rows, device=encoded.hidden_states.device)
+    pooled = None if encoded.pooled is None else encoded.pooled[index].to(dtype)
+    return Conditioning(hidden_states=encoded.hidden_states[index].to(dtype), pooled=pooled)
+
+
+def _with_sizes(parts: Parts, record: Record, text: Conditioning, *, guided: bool) -> Conditions:
+    """Add what SDXL's UNets are told beside the text's states; others are told those alone."""
+    if parts.unet.config.projection_input_dim is None:
+        return Conditions(hidden_states=text.hidden_states, added=None)
+    assert text.pooled is not None
+    num_sizes = parts.unet.config.num_sizes(text.pooled.shape[-1])
+    rows = range(len(text.hidden_states))
+    sizes = [_sizes(record, num_sizes, negative=guided and row == 0) for row in rows]
+    device = text.hidden_states.device
+    added = AddedConditions(pooled=text.pooled, sizes=torch.tensor(sizes, device=device))
+    return Conditions(hidden_states=text.hidden_states, added=added)
 
 
 def extra_channels(
@@ -87,8 +164,13 @@ def extra_channels(
     return torch.cat([mask, masked], dim=1).to(dtype)
 
 
-def _first_zeroed(values: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(values[:1]), values[1:]])
+def _first_zeroed(text: Conditioning) -> Conditioning:
+    zeros = text.zeroed()
+    pooled = None
+    if text.pooled is not None and zeros.pooled is not None:
+        pooled = torch.cat([zeros.pooled[:1], text.pooled[1:]])
+    states = torch.cat([zeros.hidden_states[:1], text.hidden_states[1:]])
+    return Conditioning(hidden_states=states, pooled=pooled)
 
 
 def _sizes(record: Record, number: int, *, negative: bool) -> Sequence[float]:

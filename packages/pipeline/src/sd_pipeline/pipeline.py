@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sd_checkpoint import load_json
 from sd_ops import resolve_backend
-from sd_pipeline.conditions import conditions, extra_channels
+from sd_pipeline.conditions import Conditions, Script, check_prompt, extra_channels, script
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.model import Model
 from sd_pipeline.parts import Parts, build
@@ -24,7 +24,7 @@ from sd_sampler import (
     Denoiser,
     NoiseSource,
     Plan,
-    combine,
+    compose,
     parse_sampler,
     parse_schedule,
     plan,
@@ -59,8 +59,8 @@ class Pipeline:
     defaults: Defaults = Defaults()
 
     def check_prompt(self, prompt: str) -> PromptReport:
-        """Report which words the model does not know and what of a prompt it has no room for."""
-        return self.parts.text_encoder.check(prompt)
+        """Report which words the model does not know, and how the prompt's syntax was taken."""
+        return check_prompt(self.parts, prompt)
 
     def resolve(self, request: Txt2Img) -> Record:
         """Return the record of the request's first picture, every open setting filled in.
@@ -126,40 +126,47 @@ class Pipeline:
         x = planned.initial(noise)
         extra = extra_channels(self.parts, tuple(x.shape), noise, self.dtype)
 
+        told = script(self.parts, record, dtype=self.dtype).repeated(len(seeds))
+        stage = _Stage(told=told.at(1))
+
         def tell(step: int, _sigma: float, _x: Tensor, _x0: Tensor) -> None:
+            if step + 2 <= record.num_steps:
+                stage.told = told.at(step + 2)
             if on_step is not None:
                 on_step(step + 1, record.num_steps)
 
-        denoise = self._guided(planned, record, extra, batch_size=len(seeds))
+        denoise = self._guided(planned, record.guidance_scale, told, stage, extra)
         return planned.run(denoise, noise, x=x, on_step=tell)
 
     def _guided(
-        self, planned: Plan, record: Record, extra: Tensor | None, *, batch_size: int
+        self, planned: Plan, scale: float, told: Script, stage: "_Stage", extra: Tensor | None
     ) -> Denoiser:
-        """Return the denoiser of a prompt: one call for prompt and negative prompt together.
+        """Return the denoiser of a script: one call for all of a step's prompts together.
 
-        `extra` (B, C, h, w) are the further channels of an inpainting UNet.
+        `stage` says what is told now. `extra` (B, C, h, w) are the further channels of an
+        inpainting UNet.
         """
-        guided = record.guidance_scale > 1
-        told = conditions(self.parts, record, guided=guided, dtype=self.dtype).repeated(batch_size)
-        if guided and extra is not None:
-            extra = torch.cat([extra, extra])
+        if extra is not None:
+            extra = torch.cat([extra] * told.num_rows)
 
         def network(x: Tensor, timesteps: Tensor) -> Tensor:
             latents = x if extra is None else torch.cat([x, extra], dim=1)
-            output: Tensor = self.parts.unet(latents, timesteps, told.hidden_states, told.added)
+            now = stage.told
+            output: Tensor = self.parts.unet(latents, timesteps, now.hidden_states, now.added)
             return output
 
         kind = prediction(self.parts.scheduler.diffusion.prediction)
         denoise = planned.denoiser(network, kind, dtype=self.dtype)
-        if not guided:
+        if not told.guided:
             return denoise
 
-        def both(x: Tensor, sigma: Tensor) -> Tensor:
-            uncond, cond = denoise(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
-            return combine(uncond, cond, record.guidance_scale)
+        def all_rows(x: Tensor, sigma: Tensor) -> Tensor:
+            rows = told.num_rows
+            x0 = denoise(torch.cat([x] * rows), torch.cat([sigma] * rows))
+            uncond, *conds = x0.chunk(rows)
+            return compose(uncond, conds, told.weights, scale)
 
-        return both
+        return all_rows
 
     def _plan(self, sampler: str, schedule: str | None, num_steps: int) -> Plan:
         diffusion = self.parts.scheduler.diffusion
@@ -170,6 +177,13 @@ class Pipeline:
     @property
     def _factor(self) -> int:
         return self.parts.vae.config.downsampling
+
+
+@dataclass(slots=True)
+class _Stage:
+    """Where in its script a run is."""
+
+    told: Conditions
 
 
 def load_pipeline(

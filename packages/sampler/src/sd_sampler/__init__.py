@@ -9,7 +9,7 @@ from sd_sampler.dpmpp import dpmpp_2m
 from sd_sampler.dpmpp_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from sd_sampler.errors import SamplerError
 from sd_sampler.euler import euler, euler_ancestral
-from sd_sampler.guidance import classifier_free, combine
+from sd_sampler.guidance import classifier_free, combine, compose
 from sd_sampler.inversion import ddim_inversion
 from sd_sampler.ladders import (
     exponential_sigmas,
@@ -73,6 +73,7 @@ __all__ = [
     "classifier_free",
     "clipped",
     "combine",
+    "compose",
     "ddim",
     "ddim_inversion",
     "ddpm",

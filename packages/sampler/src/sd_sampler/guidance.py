@@ -1,5 +1,7 @@
 """Classifier-free guidance: two denoisers joined into one."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from sd_sampler.protocols import Denoiser
@@ -12,6 +14,20 @@ def combine(uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
     1 + w. x0 is linear in eps and in v, so it makes no difference which of the three is combined.
     """
     return uncond + scale * (cond - uncond)
+
+
+def compose(
+    uncond: Tensor, conds: Sequence[Tensor], weights: Sequence[float], scale: float
+) -> Tensor:
+    """Return uncond + scale sum(weight (cond - uncond)): several prompts of one picture.
+
+    Liu et al., "Compositional Visual Generation with Composable Diffusion Models",
+    arXiv 2206.01714, eq. 11. One cond that weighs 1 is `combine`.
+    """
+    guided = uncond
+    for cond, weight in zip(conds, weights, strict=True):
+        guided = guided + scale * weight * (cond - uncond)
+    return guided
 
 
 def classifier_free(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:

@@ -20,6 +20,7 @@ from sd_textenc.openclip import OpenCLIPTextEncoder
 from sd_textenc.tokenizer import PromptReport, Tokenizer
 from sd_textenc.tower import TextTower
 from sd_textenc.vocabulary import clip_tokenizer, train_tokenizer
+from sd_textenc.weighted import encode_weighted, num_chunks
 
 __all__ = [
     "CLIPTextConfig",
@@ -35,11 +36,13 @@ __all__ = [
     "Tokenizer",
     "build_text_encoder",
     "clip_tokenizer",
+    "encode_weighted",
     "file_key_map",
     "ldm_config",
     "ldm_key_map",
     "ldm_passes_over",
     "ldm_tensors",
+    "num_chunks",
     "scenes",
     "text_encoder_config",
     "train_tokenizer",

@@ -33,12 +33,14 @@ class PromptReport:
 
     `num_tokens` counts the whole prompt without start and end; `dropped` is the end of the
     prompt that the context has no room for, as it was written ("" when all fits); `unknown`
-    are the words that a closed vocabulary lacks, lower-cased, each once, in order.
+    are the words that a closed vocabulary lacks, lower-cased, each once, in order; `notes` say in
+    a line each what of a prompt's syntax was taken otherwise than it may have been meant.
     """
 
     num_tokens: int
     dropped: str
     unknown: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def split_words(text: str) -> list[str]:
@@ -122,11 +124,20 @@ class Tokenizer:
         if isinstance(prompts, str):
             raise TextEncoderError(f"prompts is the string {prompts!r}; pass a list of strings")
         room = self.context_length - 2
-        rows = torch.full((len(prompts), self.context_length), self.pad_token_id)
+        rows = torch.empty((len(prompts), self.context_length), dtype=torch.long)
         for row, prompt in zip(rows, prompts, strict=True):
-            ids = [self.bos_token_id, *self._encode(prompt).ids[:room], self.eos_token_id]
-            row[: len(ids)] = torch.tensor(ids)
+            row[:] = torch.tensor(self.pack(self.tokenize(prompt)[:room]))
         return rows
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the ids of a text of any length, without start, end and padding."""
+        ids: list[int] = self._encode(text).ids
+        return ids
+
+    def pack(self, token_ids: Sequence[int]) -> list[int]:
+        """Return T ids: start, up to T - 2 ids, end, padding."""
+        ids = [self.bos_token_id, *token_ids, self.eos_token_id]
+        return ids + [self.pad_token_id] * (self.context_length - len(ids))
 
     def check(self, prompt: str) -> PromptReport:
         """Report how many tokens a prompt has, what is dropped, and which words are unknown."""

@@ -1,6 +1,9 @@
 """`sdcli txt2img`: a prompt becomes pictures."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +32,14 @@ if TYPE_CHECKING:
 
 
 def txt2img(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompt: Annotated[
+        str,
+        typer.Argument(
+            help="What to draw. (word:1.2), (word) and [word] weigh words, [a:b:0.5] and [a|b] "
+            "change them by step, AND joins prompts, BREAK begins a new piece, {a|b} and __name__ "
+            "choose one by the seed; a backslash before a bracket takes it as it is."
+        ),
+    ],
     negative: Annotated[
         str, typer.Option("--negative", help="What to keep away from; needs --guidance above 1.")
     ] = "",
@@ -80,6 +90,12 @@ def txt2img(
     batch: Annotated[
         int, typer.Option(help="Pictures at a time; more is faster and takes more memory.")
     ] = 1,
+    wildcards: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of .txt files, a choice a line: animals/pets.txt is __animals/pets__."
+        ),
+    ] = None,
     model: Model = "scenes",
     variant: Variant = None,
     ema: UseEma = False,
@@ -116,6 +132,7 @@ def txt2img(
         steps_offset=steps_offset,
         final_alpha=final_alpha,
     )
+    requests = _expanded(request, wildcards)
     check_out(out, count)
     opened, path = open_named(model, variant=variant, use_ema=ema)
     pipeline = load_pipeline(
@@ -127,22 +144,43 @@ def txt2img(
         defaults=read_defaults(path),
     )
     num_steps = pipeline.resolve(request).num_steps
-    for text in (prompt, negative):
+    for text in dict.fromkeys(t for r in requests for t in (r.prompt, r.negative_prompt)):
         _report_losses(pipeline, text)
     note(f"{model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
-    _draw(pipeline, request, num_steps, out)
+    _draw(pipeline, requests, num_steps, out)
 
 
-def _draw(pipeline: "Pipeline", request: "Txt2Img", num_steps: int, out: Path) -> None:
+def _expanded(request: "Txt2Img", wildcards: Path | None) -> list["Txt2Img"]:
+    """Choose each picture's words by its seed; neighbours of the same words stay one request."""
+    from sd_textenc.prompts import Wildcards, expand
+
+    known = None if wildcards is None else Wildcards.from_folder(wildcards)
+    requests: list[Txt2Img] = []
+    for seed in range(request.seed, request.seed + request.count):
+        prompt = expand(request.prompt, seed, known)
+        negative = expand(request.negative_prompt, seed, known)
+        one = replace(request, prompt=prompt, negative_prompt=negative, seed=seed, count=1)
+        last = requests[-1] if requests else None
+        if last and (last.prompt, last.negative_prompt) == (prompt, negative):
+            requests[-1] = replace(last, count=last.count + 1)
+        else:
+            requests.append(one)
+    return requests
+
+
+def _draw(pipeline: "Pipeline", requests: Sequence["Txt2Img"], num_steps: int, out: Path) -> None:
     from sd_pipeline import save_picture
 
-    num_batches = -(-request.count // request.batch_size)
+    count = sum(request.count for request in requests)
+    num_batches = sum(-(-request.count // request.batch_size) for request in requests)
     with progress() as bars:
         bar = bars.add_task("denoising", total=num_batches * num_steps, note="")
-        pictures = pipeline.txt2img(request, on_step=lambda *_: bars.advance(bar))
+        pictures = chain.from_iterable(
+            pipeline.txt2img(request, on_step=lambda *_: bars.advance(bar)) for request in requests
+        )
         for done, picture in enumerate(pictures, start=1):
             path = save_picture(picture, out)
-            bars.update(bar, note=f"{done}/{request.count} pictures")
+            bars.update(bar, note=f"{done}/{count} pictures")
             print(f"{path}  seed {picture.record.seed}  {picture.seconds:.1f} s", flush=True)
 
 
@@ -151,8 +189,11 @@ def _report_losses(pipeline: "Pipeline", text: str) -> None:
     if report.unknown:
         words = ", ".join(repr(word) for word in report.unknown)
         note(f"the model {pipeline.name} does not know {words}: nothing is drawn for it")
-    if report.dropped:
+    for line in report.notes:
+        note(f"in the prompt {text!r}, {line}")
+    room = pipeline.parts.towers[0].tokenizer.context_length - 2
+    if report.num_tokens > room:
         note(
-            f"the prompt has {report.num_tokens} tokens, more than the model's context; "
-            f"left out: {report.dropped!r}"
+            f"the prompt has {report.num_tokens} tokens, more than the model's context: it is read "
+            f"in pieces of {room}"
         )

@@ -1,0 +1,20 @@
+"""What people write into prompts beside words."""
+
+from sd_textenc.prompts.composition import WeightedPrompt, parse_composition
+from sd_textenc.prompts.editing import EditedPrompt, parse_editing
+from sd_textenc.prompts.emphasis import EMPHASIS, Emphasis, Span, escape, parse_emphasis
+from sd_textenc.prompts.expansion import Wildcards, expand
+
+__all__ = [
+    "EMPHASIS",
+    "EditedPrompt",
+    "Emphasis",
+    "Span",
+    "WeightedPrompt",
+    "Wildcards",
+    "escape",
+    "expand",
+    "parse_composition",
+    "parse_editing",
+    "parse_emphasis",
+]
