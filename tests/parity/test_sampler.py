@@ -148,7 +148,8 @@ def test_ddim_steps_equal_ddim_scheduler(
                 made.denoiser(lambda *_, f=output: f, prediction(kind)),
                 x * (1 + now**2) ** 0.5,
                 made.sigmas[i : i + 2],
-                options=DDIMOptions(eta=eta, clip=clip, landings=landings),
+                options=DDIMOptions(eta=eta, clip=clip),
+                landings=landings,
                 noise=lambda n=noise: n,
             )
             ours = ours / (1 + after**2) ** 0.5

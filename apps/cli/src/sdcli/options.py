@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +32,70 @@ Dtype = Annotated[
 Attention = Annotated[
     str, typer.Option("--attention", help="auto, xformers, sdpa or chunked (low memory).")
 ]
+
+Negative = Annotated[
+    str, typer.Option("--negative", help="What to keep away from; needs --guidance above 1.")
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        help="A .png file for one picture (replaced if it exists), or a folder, in which "
+        "every picture gets a new name.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", help="Sampling steps, 1 or more. [default: the model's]"),
+]
+SamplerName = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        help="ddim, ddpm, ddpm_large, euler, euler_a, heun, dpm2, dpm2_a, lms, plms, dpmpp_2m, "
+        "dpmpp_2s_a, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, unipc, deis, lcm or tcd; or as the "
+        "web UI spells it, such as 'DPM++ 2M Karras'. [default: the model's]",
+    ),
+]
+ScheduleName = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule",
+        help="Noise levels to stop at: karras, exponential, polyexponential, kl_optimal, "
+        "uniform, sgm_uniform, simple, ddim_uniform, beta, align_your_steps, "
+        "align_your_steps_xl, lcm, leading, trailing or linspace. [default: the sampler's]",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance",
+        help="Classifier-free guidance scale, from 1 (off) to 100. [default: the model's]",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", help="Seed of the first picture; picture i has seed + i. [default: random]"
+    ),
+]
+Count = Annotated[int, typer.Option("--count", help="Pictures in all.")]
+Batch = Annotated[
+    int,
+    typer.Option("--batch", help="Pictures at a time; more is faster and takes more memory."),
+]
+WildcardFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--wildcards",
+        help="Folder of .txt files, a choice a line: animals/pets.txt is __animals/pets__.",
+    ),
+]
+PROMPT_HELP = (
+    "What to draw. (word:1.2), (word) and [word] weigh words, [a:b:0.5] and [a|b] "
+    "change them by step, AND joins prompts, BREAK begins a new piece, {a|b} and __name__ "
+    "choose one by the seed; a backslash before a bracket takes it as it is."
+)
 
 # What a model says of its own diffusion process, for when it is wrong or silent.
 Prediction = Annotated[

@@ -4,6 +4,7 @@ from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family
 from sd_pipeline.folder import load_tokenizer, open_folder, save_vae, write_folder
 from sd_pipeline.hub import HubName, cached, cached_models, pull
+from sd_pipeline.images import read_image
 from sd_pipeline.info import ModelInfo, PartInfo, inspect_model, sha256, weight_file
 from sd_pipeline.model import Model, Part, TextPart
 from sd_pipeline.parts import (
@@ -26,7 +27,7 @@ from sd_pipeline.pipeline import (
     resolve_dtype,
 )
 from sd_pipeline.record import Record
-from sd_pipeline.request import Txt2Img
+from sd_pipeline.request import Img2Img, Inpaint, Txt2Img
 from sd_pipeline.scheduler import Scheduler
 from sd_pipeline.single_file import open_single_file
 from sd_pipeline.single_file_writer import write_single_file
@@ -38,6 +39,8 @@ __all__ = [
     "Defaults",
     "Family",
     "HubName",
+    "Img2Img",
+    "Inpaint",
     "Model",
     "ModelInfo",
     "Part",
@@ -68,6 +71,7 @@ __all__ = [
     "open_single_file",
     "pull",
     "read_defaults",
+    "read_image",
     "resolve_device",
     "resolve_dtype",
     "save_model",

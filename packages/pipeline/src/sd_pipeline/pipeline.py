@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from PIL import Image
@@ -12,13 +13,25 @@ from torch import Tensor
 
 from sd_checkpoint import load_json
 from sd_ops import resolve_backend
-from sd_pipeline.conditions import Conditions, Script, check_prompt, extra_channels, script
+from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
+from sd_pipeline.conditions import Conditions, Script, check_prompt, script
 from sd_pipeline.errors import PipelineError
+from sd_pipeline.images import (
+    blurred,
+    bring_to,
+    filled_up,
+    flatten,
+    mask_of,
+    paste,
+    pixel_hash,
+    to_mask,
+    to_pixels,
+)
 from sd_pipeline.model import Model
 from sd_pipeline.parts import Parts, build
 from sd_pipeline.picture import Picture, to_images
 from sd_pipeline.record import Record
-from sd_pipeline.request import Txt2Img
+from sd_pipeline.request import Img2Img, Inpaint, Txt2Img
 from sd_pipeline.source import open_model
 from sd_sampler import (
     Denoiser,
@@ -68,6 +81,13 @@ class Pipeline:
         Raises ``SamplerError`` for settings that the model's schedule cannot serve.
         """
         side = self.parts.unet.config.sample_size * self._factor
+        width, height = request.width or side, request.height or side
+        drawn_on: dict[str, Any] = {}
+        if isinstance(request, Img2Img):
+            width, height = request.size
+            drawn_on = {"strength": request.strength, "source": pixel_hash(request.image)}
+            if isinstance(request, Inpaint) and request.mask is not None:
+                drawn_on["mask"] = pixel_hash(request.mask)
         sampler, schedule = self.parts.scheduler.sampler, self.parts.scheduler.schedule
         if request.sampler is not None:
             sampler, schedule = parse_sampler(request.sampler)
@@ -79,8 +99,8 @@ class Pipeline:
         return Record(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
-            width=request.width or side,
-            height=request.height or side,
+            width=width,
+            height=height,
             num_steps=num_steps,
             sampler=sampler,
             schedule=planned.schedule,
@@ -91,6 +111,7 @@ class Pipeline:
             device=str(self.device),
             attention=resolve_backend(self.attention, self.device, self.dtype),
             process=self.parts.scheduler.diffusion,
+            **drawn_on,
         )
 
     def txt2img(self, request: Txt2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
@@ -98,12 +119,51 @@ class Pipeline:
 
         Picture i has seed ``request.seed + i`` and its own noise, whatever the batch.
         """
+        return self._pictures(request, on_step)
+
+    def img2img(self, request: Img2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
+        """Draw pictures from a picture: noise is added to its latents and taken out again.
+
+        Seeds and batches are as in ``txt2img``. Raises ``PipelineError`` where the strength leaves
+        no step, or for a model that edits in a way of its own.
+        """
+        image = bring_to(flatten(request.image), *request.size, request.fit)
+        source = Source(pixels=to_pixels(image), strength=request.strength)
+        return self._pictures(request, on_step, source=source)
+
+    def inpaint(self, request: Inpaint, on_step: OnStep | None = None) -> Iterator[Picture]:
+        """Draw a part of a picture anew, with an inpainting model or any other.
+
+        An inpainting UNet sees the mask and what it leaves; for a plain one the rest of the picture
+        is known at every step. Raises as ``img2img``.
+        """
+        image, mask = flatten(request.image), mask_of(request.mask or request.image)
+        if request.width is not None or request.height is not None:
+            image = bring_to(image, *request.size, request.fit)
+            mask = bring_to(mask, *request.size, request.fit)
+        source = Source(
+            pixels=to_pixels(filled_up(image, self._factor)),
+            strength=request.strength,
+            mask=to_mask(filled_up(mask, self._factor)),
+        )
+        soft = blurred(mask, request.mask_blur)
+        for picture in self._pictures(request, on_step, source=source):
+            drawn = picture.image.crop((0, 0, *image.size))
+            finished = paste(image, drawn, soft) if request.keep_outside else drawn
+            yield replace(picture, image=finished)
+
+    def _pictures(
+        self, request: Txt2Img, on_step: OnStep | None, *, source: Source | None = None
+    ) -> Iterator[Picture]:
         record = self.resolve(request)
+        if source is not None:
+            height, width = source.pixels.shape[-2:]
+            record = replace(record, width=width, height=height)
         seeds = range(request.seed, request.seed + request.count)
         for start in range(0, request.count, request.batch_size):
             batch = seeds[start : start + request.batch_size]
             started = time.perf_counter()
-            images = self.decode(self._denoise(record, batch, on_step))
+            images = self.decode(self._denoise(record, batch, source, on_step))
             seconds = (time.perf_counter() - started) / len(batch)
             for seed, image in zip(batch, images, strict=True):
                 yield Picture(image=image, record=record.with_seed(seed), seconds=seconds)
@@ -115,7 +175,13 @@ class Pipeline:
         return to_images(vae.decode(vae.unscale(latents)))
 
     @torch.inference_mode()
-    def _denoise(self, record: Record, seeds: Sequence[int], on_step: OnStep | None) -> Tensor:
+    def _denoise(
+        self,
+        record: Record,
+        seeds: Sequence[int],
+        source: Source | None,
+        on_step: OnStep | None,
+    ) -> Tensor:
         planned = self._plan(record.sampler, record.schedule, record.num_steps)
         shape = (
             self.parts.vae.config.latent_channels,
@@ -123,31 +189,29 @@ class Pipeline:
             record.width // self._factor,
         )
         noise = NoiseSource(seeds, shape, self.device)
-        x = planned.initial(noise)
-        extra = extra_channels(self.parts, tuple(x.shape), noise, self.dtype)
-
+        if source is None:
+            begun = begin_anew(self.parts, planned, noise, self.dtype)
+        else:
+            begun = begin_from(self.parts, planned, noise, source, self.dtype)
+        first, num_steps = begun.plan.first_step, begun.plan.num_steps
         told = script(self.parts, record, dtype=self.dtype).repeated(len(seeds))
-        stage = _Stage(told=told.at(1))
+        stage = _Stage(told=told.at(first + 1))
 
         def tell(step: int, _sigma: float, _x: Tensor, _x0: Tensor) -> None:
             if step + 2 <= record.num_steps:
                 stage.told = told.at(step + 2)
             if on_step is not None:
-                on_step(step + 1, record.num_steps)
+                on_step(step + 1 - first, num_steps)
 
-        denoise = self._guided(planned, record.guidance_scale, told, stage, extra)
-        return planned.run(denoise, noise, x=x, on_step=tell)
+        denoise = self._guided(begun, record.guidance_scale, told, stage)
+        return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
 
-    def _guided(
-        self, planned: Plan, scale: float, told: Script, stage: "_Stage", extra: Tensor | None
-    ) -> Denoiser:
+    def _guided(self, begun: Beginning, scale: float, told: Script, stage: "_Stage") -> Denoiser:
         """Return the denoiser of a script: one call for all of a step's prompts together.
 
-        `stage` says what is told now. `extra` (B, C, h, w) are the further channels of an
-        inpainting UNet.
+        `stage` says what is told now.
         """
-        if extra is not None:
-            extra = torch.cat([extra] * told.num_rows)
+        extra = None if begun.extra is None else torch.cat([begun.extra] * told.num_rows)
 
         def network(x: Tensor, timesteps: Tensor) -> Tensor:
             latents = x if extra is None else torch.cat([x, extra], dim=1)
@@ -156,7 +220,7 @@ class Pipeline:
             return output
 
         kind = prediction(self.parts.scheduler.diffusion.prediction)
-        denoise = planned.denoiser(network, kind, dtype=self.dtype)
+        denoise = begun.plan.denoiser(network, kind, dtype=self.dtype)
         if not told.guided:
             return denoise
 

@@ -13,6 +13,7 @@ class Record:
     """Hold every setting of one picture.
 
     `process` is the model's diffusion process as it was used, which may not be as its files say.
+    `source` and `mask` are the SHA-256 of the pixels that a picture was begun with.
     """
 
     prompt: str
@@ -29,6 +30,9 @@ class Record:
     device: str
     attention: str
     process: DiffusionConfig
+    strength: float | None = None
+    source: str | None = None
+    mask: str | None = None
 
     def with_seed(self, seed: int) -> "Record":
         """Return the record of the picture with another seed."""
@@ -49,6 +53,8 @@ class Record:
             "Size": f"{self.width}x{self.height}",
             "Model": _quoted(self.model),
         }
+        if self.strength is not None:
+            settings["Denoising strength"] = f"{self.strength:g}"
         lines = [self.prompt]
         if self.negative_prompt:
             lines.append(f"Negative prompt: {self.negative_prompt}")

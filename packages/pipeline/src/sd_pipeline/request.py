@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+from PIL import Image
+
 from sd_pipeline.errors import PipelineError
+from sd_pipeline.images import FITS, Fit, mask_of, to_mask
 from sd_sampler import parse_sampler, parse_schedule
 
 _MAX_SIDE = 8192
 _MAX_SEED = 2**63 - 1
+_MAX_BLUR = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,3 +62,62 @@ class Txt2Img:
             parse_sampler(self.sampler)  # raises for a name that is not there
         if self.schedule is not None:
             parse_schedule(self.schedule)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Img2Img(Txt2Img):
+    """Everything that makes pictures from a prompt and a picture.
+
+    ``strength`` is the share of the steps that are taken: 1 keeps nothing of the picture. It is
+    brought to ``width`` and ``height`` as ``fit`` says, or where these are None drawn at its own
+    size, less what is beyond a multiple of 8. Raises ``PipelineError`` as ``Txt2Img``.
+    """
+
+    image: Image.Image
+    strength: float = 0.75
+    fit: Fit = "crop"
+
+    def __post_init__(self) -> None:
+        # super() needs the class that slots=True has replaced.
+        Txt2Img.__post_init__(self)
+        if not 0 < self.strength <= 1:
+            raise PipelineError(f"strength is {self.strength}; it must be above 0 and at most 1")
+        if self.fit not in FITS:
+            raise PipelineError(f"fit is {self.fit!r}; it must be {', '.join(FITS)}")
+        if min(self.image.size) < 8:
+            raise PipelineError(f"the picture is {self.image.size}; its sides must be at least 8")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The width and height that are drawn."""
+        width, height = (min(side // 8 * 8, _MAX_SIDE) for side in self.image.size)
+        return self.width or width, self.height or height
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inpaint(Img2Img):
+    """Everything that draws a part of a picture anew.
+
+    ``mask`` is white where; of a picture with transparency, where it is transparent. None takes the
+    transparency of ``image``. Its edge fades outwards over ``mask_blur`` pixels in the finished
+    picture; what lies beyond is the original's, to the bit, unless ``keep_outside`` is False.
+    Raises ``PipelineError`` as ``Img2Img``, and for a mask of another size or without white.
+    """
+
+    strength: float = 1.0
+    mask: Image.Image | None = None
+    mask_blur: float = 4.0
+    keep_outside: bool = True
+
+    def __post_init__(self) -> None:
+        Img2Img.__post_init__(self)
+        if not 0 <= self.mask_blur <= _MAX_BLUR:
+            raise PipelineError(f"mask blur is {self.mask_blur}; it must be from 0 to {_MAX_BLUR}")
+        if self.mask is None and not self.image.has_transparency_data:
+            raise PipelineError("there is no mask, and nothing in the picture is transparent")
+        if self.mask is not None and self.mask.size != self.image.size:
+            raise PipelineError(
+                f"the mask is {self.mask.size}, the picture {self.image.size}; make them equal"
+            )
+        if not to_mask(mask_of(self.mask or self.image)).any():
+            raise PipelineError("the mask has no white, so there is nothing to draw anew")

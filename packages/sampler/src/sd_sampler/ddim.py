@@ -15,13 +15,11 @@ class DDIMOptions:
     `eta` in [0, 1] is the share of noise drawn anew: 0 is deterministic, 1 is ancestral sampling.
     `clip` clamps x0 to [-clip, clip] while the direction back to x keeps the unclipped noise, as
     diffusers' `clip_sample` has it; to derive the noise anew from the clipped x0, as DDPM does,
-    wrap the denoiser in `clipped` instead. `landings` (N,) are the levels that the steps aim for
-    where these are not the ladder's next ones: see `Plan`. Raises `SamplerError` for another eta.
+    wrap the denoiser in `clipped` instead. Raises `SamplerError` for another eta.
     """
 
     eta: float = 0.0
     clip: float | None = None
-    landings: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
@@ -37,20 +35,22 @@ def ddim(
     sigmas: Tensor,
     *,
     options: DDIMOptions = DETERMINISTIC,
+    landings: Tensor | None = None,
     noise: Noise | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Walk x (B, ...) down sigmas (N + 1,): Song et al., "DDIM", arXiv 2010.02502, eq. 12 and 16.
 
     Divided by sqrt(alphas_cumprod), eq. 12 reads x' = x0 + sqrt(s'^2 - up^2) eps + up noise, with
-    eps = (x - x0) / s and, from eq. 16, up = eta s' sqrt(s^2 - s'^2) / s. Raises `SamplerError`
-    where eta asks for noise and none is given.
+    eps = (x - x0) / s and, from eq. 16, up = eta s' sqrt(s^2 - s'^2) / s. `landings` (N,) are the
+    levels that the steps aim for where these are not the ladder's next ones: see `Plan`. Raises
+    `SamplerError` where eta asks for noise and none is given.
     """
     if options.eta > 0 and noise is None:
         raise SamplerError(f"eta {options.eta} draws noise: give noise=NoiseSource(...) or eta 0")
     levels = sigmas.tolist()
-    landings = levels[1:] if options.landings is None else options.landings.tolist()
-    for step, (sigma, landing) in enumerate(zip(levels[:-1], landings, strict=True)):
+    aims = levels[1:] if landings is None else landings.tolist()
+    for step, (sigma, landing) in enumerate(zip(levels[:-1], aims, strict=True)):
         x0 = denoise(x, batch_sigma(x, sigma))
         eps = (x - x0) / sigma
         if options.clip is not None:

@@ -65,7 +65,7 @@ def plms(
     """Combine the last four eps as if steps were equal: the pseudo linear multistep method.
 
     Liu et al., "PNDM", arXiv 2202.09778, eq. 12 with DDIM's transfer of eq. 11. The first step is
-    the improved Euler method, which asks twice. `landings` (N,) are as in `DDIMOptions`. What is
+    the improved Euler method, which asks twice. `landings` (N,) are as in `ddim`. What is
     combined is eps; diffusers combines whatever the network predicts, which is the same for eps
     alone. Draws no noise.
     """

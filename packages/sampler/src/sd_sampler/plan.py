@@ -1,23 +1,20 @@
 """A plan: everything about a sampling run that does not depend on the network."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from sd_sampler.consistency import tcd
 from sd_sampler.ddim import DDIMOptions, ddim
 from sd_sampler.ddpm import ddpm_large
 from sd_sampler.denoiser import clipped, denoiser
 from sd_sampler.errors import SamplerError, unknown
 from sd_sampler.ladders import LADDERS, SPANS
-from sd_sampler.multistep import plms
 from sd_sampler.noise import NoiseSource
 from sd_sampler.prediction import Prediction
-from sd_sampler.protocols import Denoiser, Network, OnStep, Sampler, precise
+from sd_sampler.protocols import Denoiser, Network, OnStep, precise
 from sd_sampler.registry import SAMPLERS, SamplerEntry, get_sampler
 from sd_sampler.schedule import NoiseSchedule
 from sd_sampler.sigmas import (
@@ -59,10 +56,11 @@ class Plan:
 
     `sigmas` (N + 1,) float64 ends with 0; `timesteps` (N,) are what the network is told at each.
     The first x is unit noise times `init_scale`. `clip`, where set, clamps x0 around the sampler.
-    `landings` (N,) are the levels at which diffusers' DDIM aims its steps, kept only where they
+    Its `landings` (N,) are the levels at which diffusers' DDIM aims its steps, kept only where they
     differ from the ladder's: always T // N timesteps down (not so for linspace, nor for trailing
     where N does not divide T), and the last to alphas_cumprod[0] unless `set_alpha_to_one`.
-    `rounds_timesteps` says that `timesteps` are rounded away from the sigmas they stand for.
+    `rounds_timesteps` says that `timesteps` are rounded away from the sigmas they stand for;
+    `first_step` is the number of the first step, 0 but for a `tail`.
     """
 
     sampler: SamplerEntry
@@ -72,10 +70,39 @@ class Plan:
     timesteps: Tensor
     init_scale: float
     rounds_timesteps: bool
-    landings: Tensor | None
     clip: float | None
-    _run: Sampler = field(repr=False)
+    first_step: int = 0
+    _run: Callable[..., Tensor] = field(repr=False)
+    _by_step: Mapping[str, Tensor] = field(repr=False)
     _noise_schedule: NoiseSchedule = field(repr=False)
+
+    @property
+    def landings(self) -> Tensor | None:
+        """Where the steps aim, None where that is the ladder's next level."""
+        return self._by_step.get("landings")
+
+    def tail(self, first: int) -> "Plan":
+        """Return the plan of the steps from number `first` on: of a picture that is there already.
+
+        Its run starts from `x = latents + sigmas[0] noise`, of which `noised` makes one. Raises
+        `SamplerError` when there is no such step.
+        """
+        if not 0 <= first < self.num_steps:
+            raise SamplerError(
+                f"step {first} is out of range: choose from 0 to {self.num_steps - 1}"
+            )
+        return replace(
+            self,
+            num_steps=self.num_steps - first,
+            sigmas=self.sigmas[first:],
+            timesteps=self.timesteps[first:],
+            first_step=self.first_step + first,
+            _by_step={name: values[first:] for name, values in self._by_step.items()},
+        )
+
+    def noised(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """Return the x (B, ...) from which latents (B, ...) are drawn anew."""
+        return latents + float(self.sigmas[0]) * noise
 
     def timestep_of(self, sigma: Tensor) -> Tensor:
         """Return the timestep of each sigma (B,): the ladder's own, or the table's between them."""
@@ -111,7 +138,12 @@ class Plan:
             denoise = clipped(denoise, self.clip)
         if x is None:
             x = self.initial(noise)
-        return self._run(denoise, x, self.sigmas, noise=noise, on_step=on_step)
+
+        def tell(step: int, sigma: float, x: Tensor, x0: Tensor) -> None:
+            if on_step is not None:
+                on_step(self.first_step + step, sigma, x, x0)
+
+        return self._run(denoise, x, self.sigmas, noise=noise, on_step=tell, **self._by_step)
 
 
 _DEFAULTS = PlanOptions()
@@ -153,9 +185,12 @@ def plan(
             "plms cannot start at zero terminal SNR, where eps says nothing of the picture: "
             "choose another sampler, such as ddim"
         )
-    landings = None
+    by_step: dict[str, Tensor] = {}
     if entry.name in ("ddim", "plms") and name in SPACINGS and options.match_diffusers:
         landings = _landings(noise_schedule, timesteps, sigmas, options)
+        by_step = {} if landings is None else {"landings": landings}
+    elif entry.name == "tcd":
+        by_step = {"below": _below(noise_schedule, timesteps)}
     return Plan(
         sampler=entry,
         schedule=name,
@@ -164,9 +199,9 @@ def plan(
         timesteps=timesteps,
         init_scale=_init_scale(entry, spacing, float(sigmas[0]), options),
         rounds_timesteps=_rounds(entry, options) and name in SPANS,
-        landings=landings,
         clip=options.clip_sample if entry.name in ("ddpm", "ddpm_large") else None,
-        _run=_bind(entry, options, landings, timesteps, noise_schedule),
+        _run=_bind(entry, options, noise_at_end=float(timesteps[-1]) > 0),
+        _by_step=by_step,
         _noise_schedule=noise_schedule,
     )
 
@@ -234,29 +269,23 @@ def _init_scale(entry: SamplerEntry, spacing: str, sigma_max: float, options: Pl
     return float((1 + sigma_max**2) ** 0.5)
 
 
+def _below(noise_schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
+    """Return the levels that TCD's steps go down to before they climb to the next one."""
+    following = torch.cat([timesteps[1:], timesteps.new_zeros(1)])
+    return sigmas_at(noise_schedule, (following * (1 - _GAMMA)).floor(), convention="ddim")
+
+
 def _bind(
-    entry: SamplerEntry,
-    options: PlanOptions,
-    landings: Tensor | None,
-    timesteps: Tensor,
-    noise_schedule: NoiseSchedule,
-) -> Sampler:
-    """Give a sampler what the options and the noise schedule settle for it."""
+    entry: SamplerEntry, options: PlanOptions, *, noise_at_end: bool
+) -> Callable[..., Tensor]:
+    """Give a sampler what the options settle for it."""
     if options.eta is not None and not entry.takes_eta:
         able = ", ".join(name for name, other in SAMPLERS.items() if other.takes_eta)
         raise SamplerError(f"eta {options.eta} is not for {entry.name}: use one of {able}")
     if entry.name == "ddim":
-        settled = DDIMOptions(eta=options.eta or 0.0, clip=options.clip_sample, landings=landings)
-        return cast(Sampler, partial(ddim, options=settled))
-    if entry.name == "plms":
-        return cast(Sampler, partial(plms, landings=landings))
-    if entry.name == "tcd":
-        aims = (torch.cat([timesteps[1:], timesteps.new_zeros(1)]) * (1 - _GAMMA)).floor()
-        below = sigmas_at(noise_schedule, aims, convention="ddim")
-        return cast(Sampler, partial(tcd, below=below))
+        settled = DDIMOptions(eta=options.eta or 0.0, clip=options.clip_sample)
+        return partial(ddim, options=settled)
     if entry.name == "ddpm_large":
-        at_end = float(timesteps[-1]) > 0 and options.match_diffusers
-        return cast(Sampler, partial(ddpm_large, noise_at_end=at_end))
-    if options.eta is not None:
-        return cast(Sampler, partial(cast(Callable[..., Tensor], entry.run), eta=options.eta))
-    return entry.run
+        return partial(ddpm_large, noise_at_end=noise_at_end and options.match_diffusers)
+    run: Callable[..., Tensor] = entry.run
+    return run if options.eta is None else partial(run, eta=options.eta)

@@ -2,12 +2,14 @@
 
 import typer
 
-from sdcli.commands import convert, models, scenes, train, txt2img
+from sdcli.commands import convert, img2img, models, scenes, train, txt2img
 
 
 def register(app: typer.Typer) -> None:
     """Add every command to the program."""
     app.command("txt2img")(txt2img.txt2img)
+    app.command("img2img")(img2img.img2img)
+    app.command("inpaint")(img2img.inpaint)
     app.command("train-vae")(train.train_vae)
     app.command("train")(train.train)
     app.command("scenes")(scenes.scenes)

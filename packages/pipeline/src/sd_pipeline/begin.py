@@ -1,0 +1,114 @@
+"""How a run begins: from noise alone, or from a picture that is there."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sd_pipeline.conditions import extra_channels
+from sd_pipeline.errors import PipelineError
+from sd_pipeline.parts import Parts
+from sd_sampler import Denoiser, NoiseSource, Plan
+
+_HALF = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Hold the picture that a run begins with: pixels (1, 3, H, W) in [-1, 1].
+
+    `strength` in (0, 1] is the share of the steps that are taken. `mask` (1, 1, H, W) is 1 where
+    the picture is to be drawn anew, None is everywhere.
+    """
+
+    pixels: Tensor
+    strength: float
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beginning:
+    """Hold where a run starts: its plan, x (B, C, h, w), and the UNet's further channels.
+
+    `kept` are latents and a mask: outside the mask the run is to arrive at the latents.
+    """
+
+    plan: Plan
+    x: Tensor
+    extra: Tensor | None = None
+    kept: tuple[Tensor, Tensor] | None = None
+
+    def bound(self, denoise: Denoiser) -> Denoiser:
+        """Return a denoiser that knows what the picture is outside the mask.
+
+        Then x is the picture and its own noise there at every level, whatever the sampler.
+        """
+        if self.kept is None:
+            return denoise
+        latents, mask = self.kept
+
+        def known(x: Tensor, sigma: Tensor) -> Tensor:
+            return torch.where(mask > _HALF, denoise(x, sigma), latents)
+
+        return known
+
+
+def begin_anew(parts: Parts, plan: Plan, noise: NoiseSource, dtype: torch.dtype) -> Beginning:
+    """Begin with noise: txt2img."""
+    x = plan.initial(noise)
+    extra = extra_channels(parts, tuple(x.shape), noise, dtype)
+    return Beginning(plan=plan, x=x, extra=extra)
+
+
+def begin_from(
+    parts: Parts, plan: Plan, noise: NoiseSource, source: Source, dtype: torch.dtype
+) -> Beginning:
+    """Begin with a picture: img2img and, with a mask, inpaint.
+
+    Noise is drawn as diffusers draws it: for the posterior of the picture, for x, and for the
+    posterior of the picture without what is masked, which an inpainting UNet wants to see. Raises
+    `PipelineError` where `strength` leaves no step, or the model is of another kind.
+    """
+    if parts.task not in ("txt2img", "inpaint"):
+        raise PipelineError(
+            f"this model edits a picture by its own channels ({parts.task}), which is not "
+            "supported yet; use a plain or an inpainting model"
+        )
+    number = min(int(plan.num_steps * source.strength), plan.num_steps)
+    if number < 1:
+        raise PipelineError(
+            f"strength {source.strength} of {plan.num_steps} steps is none; "
+            f"give at least {1 / plan.num_steps:.3f}, or more steps"
+        )
+    rest = plan.tail(plan.num_steps - number)
+    sees_mask = parts.task == "inpaint"
+    if sees_mask and number == plan.num_steps:
+        x = plan.initial(noise)  # nothing of the picture is left to begin with
+        return Beginning(plan=rest, x=x, extra=_seen(parts, source, noise, dtype))
+    latents = _encode(parts, source.pixels, noise.initial())
+    x = rest.noised(latents, noise())
+    if sees_mask:
+        return Beginning(plan=rest, x=x, extra=_seen(parts, source, noise, dtype))
+    if source.mask is None:
+        return Beginning(plan=rest, x=x)
+    mask = F.max_pool2d(source.mask, parts.vae.config.downsampling).to(latents)
+    return Beginning(plan=rest, x=x, kept=(latents, mask))
+
+
+def _seen(parts: Parts, source: Source, noise: NoiseSource, dtype: torch.dtype) -> Tensor:
+    """Return an inpainting UNet's further channels (B, 1 + C, h, w): mask, and what it leaves."""
+    pixels = source.pixels
+    whole = pixels.new_ones((1, 1, *pixels.shape[-2:]))
+    mask = (whole if source.mask is None else source.mask) > _HALF
+    left = _encode(parts, pixels * ~mask, noise())
+    small = F.interpolate(mask.float(), size=left.shape[-2:]).to(left)
+    return torch.cat([small.expand(len(left), -1, -1, -1), left], dim=1).to(dtype)
+
+
+def _encode(parts: Parts, pixels: Tensor, noise: Tensor) -> Tensor:
+    """Return samples of one picture's scaled latents (B, C, h, w), from noise of that shape."""
+    weight = parts.vae.post_quant_conv.weight
+    posterior = parts.vae.encode(pixels.to(weight.device, weight.dtype))
+    latents: Tensor = parts.vae.scale(posterior.mean + posterior.std * noise.to(posterior.mean))
+    return latents.to(noise.dtype)

@@ -1,0 +1,122 @@
+"""Pictures that a request begins with: read, brought to size, turned into pixels."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from sd_pipeline.errors import PipelineError
+
+Fit = Literal["crop", "stretch", "pad"]
+FITS: tuple[Fit, ...] = ("crop", "stretch", "pad")
+
+_BACKGROUND = (255, 255, 255)
+_MAX_PIXELS = 2**28
+_GREY = 128
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read a picture as RGB or, where it has transparency, RGBA, turned as its EXIF data says.
+
+    Raises `PipelineError` when it is missing, broken, or has more than 2^28 pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise PipelineError(
+                    f"{path} has {image.width} x {image.height} pixels; {_MAX_PIXELS:,} are allowed"
+                )
+            turned = ImageOps.exif_transpose(image)
+            return turned.convert("RGBA" if turned.has_transparency_data else "RGB")
+    except FileNotFoundError as error:
+        raise PipelineError(f"{path} does not exist; name a picture") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+        if isinstance(error, PipelineError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PipelineError(f"{path} is no picture that can be read ({reason})") from error
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB, on white where it is transparent."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    whole = image.convert("RGBA")
+    ground = Image.new("RGBA", whole.size, (*_BACKGROUND, 255))
+    return Image.alpha_composite(ground, whole).convert("RGB")
+
+
+def bring_to(image: Image.Image, width: int, height: int, fit: Fit = "crop") -> Image.Image:
+    """Return a picture of the size: cut at the sides, stretched, or set on white, as `fit` says.
+
+    One that has the size already comes back as it is, to the bit.
+    """
+    size = (width, height)
+    if image.size == size:
+        return image
+    if fit == "stretch":
+        return image.resize(size, Image.Resampling.LANCZOS)
+    if fit == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    colour = 0 if image.mode == "L" else _BACKGROUND
+    return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=colour)
+
+
+def filled_up(image: Image.Image, multiple: int) -> Image.Image:
+    """Return a picture whose sides are multiples, its last columns and rows repeated to the right.
+
+    One whose sides are so already comes back as it is; cut to its size it is the same again.
+    """
+    right, below = (-side % multiple for side in image.size)
+    if not right and not below:
+        return image
+    padding = [(0, below), (0, right), (0, 0)][: np.asarray(image).ndim]
+    return Image.fromarray(np.pad(np.asarray(image), padding, mode="edge"))
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """Turn an RGB picture into pixels (1, 3, H, W) in [-1, 1], float32."""
+    array = torch.from_numpy(np.array(flatten(image)))
+    return rearrange(array, "h w c -> 1 c h w").float() / 127.5 - 1
+
+
+def mask_of(image: Image.Image) -> Image.Image:
+    """Return a mask as grey levels, white where a picture is to be drawn anew.
+
+    A picture with transparency is to be drawn where it is transparent, another where it is white.
+    """
+    if image.has_transparency_data:
+        return ImageOps.invert(image.convert("RGBA").getchannel("A"))
+    return image.convert("L")
+
+
+def blurred(mask: Image.Image, radius: float) -> Image.Image:
+    """Return a mask whose edge fades outwards over `radius` pixels; what it covered stays whole."""
+    if radius <= 0:
+        return mask
+    wide = mask.filter(ImageFilter.MaxFilter(2 * round(radius) + 1))
+    soft = np.asarray(wide.filter(ImageFilter.GaussianBlur(radius / 2)))
+    return Image.fromarray(np.maximum(soft, np.asarray(mask)))
+
+
+def to_mask(mask: Image.Image) -> Tensor:
+    """Turn grey levels into a mask (1, 1, H, W) of 0 and 1, float32."""
+    array = torch.from_numpy(np.array(mask))
+    return rearrange(array >= _GREY, "h w -> 1 1 h w").float()
+
+
+def paste(original: Image.Image, drawn: Image.Image, mask: Image.Image) -> Image.Image:
+    """Return `original` where `mask` is black, to the bit, `drawn` where it is white."""
+    return Image.composite(drawn, original, mask)
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """Return the SHA-256 of a picture's size, mode and pixels, which no file format changes."""
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height} ".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
