@@ -159,3 +159,27 @@ def test_a_wildcard_that_is_not_there_is_refused_before_anything_is_loaded(
     code, _, told = outcome(capsys, "txt2img", "a __pet__", "--out", tmp_path)
     assert code == 2
     assert "no wildcard __pet__" in told
+
+
+def test_guidance_options_reach_the_record(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "one.png"
+    code, _, _ = outcome(
+        capsys, "txt2img", "a cat", "--model", tiny_model, "--out", out, "--steps", "2",
+        "--guidance", "5", "--guidance-rescale", "0.5", "--guidance-interval", "0:0.5", "--apg",
+        "--threshold", "99",
+    )  # fmt: skip
+    assert code == 0
+    record = json.loads(Image.open(out).text["sd-record"])["guidance"]
+    assert (record["scale"], record["rescale"], record["interval"]) == (5.0, 0.5, [0.0, 0.5])
+    assert (record["projected"], record["threshold"]) == (True, 99.0)
+
+
+@pytest.mark.parametrize("interval", ["half", "0.5", "0:0.2:1"])
+def test_an_interval_of_the_wrong_form_is_refused(
+    capsys: pytest.CaptureFixture[str], interval: str
+) -> None:
+    code, _, told = outcome(capsys, "txt2img", "a cat", "--guidance-interval", interval)
+    assert code == 2
+    assert f"--guidance-interval is {interval!r}; it must be FIRST:LAST" in told

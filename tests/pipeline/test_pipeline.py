@@ -16,7 +16,7 @@ from sd_pipeline import (
     load_pipeline,
     save_picture,
 )
-from sd_sampler import SAMPLERS, DiffusionConfig, SamplerError
+from sd_sampler import SAMPLERS, DiffusionConfig, GuidanceOptions, SamplerError
 
 PROMPT = "a cat on a mat"
 
@@ -247,3 +247,39 @@ def test_a_report_names_unknown_words_of_every_step_and_odd_brackets(tiny_model:
     assert report.unknown == ("zebra", "unicorn")
     assert len(report.notes) == 1
     assert "never closed" in report.notes[0]
+
+
+def calls_of(folder: Path, **settings: object) -> list[int]:
+    """Return how many rows the UNet is asked for at each of its calls."""
+    pipeline, rows = load_pipeline(folder, device="cpu"), []
+    hook = pipeline.parts.unet.register_forward_pre_hook(
+        lambda _, inputs: rows.append(len(inputs[0]))
+    )
+    list(pipeline.txt2img(Txt2Img(prompt=PROMPT, num_steps=5, **settings)))
+    hook.remove()
+    return rows
+
+
+def test_without_guidance_the_negative_prompt_is_never_asked(tiny_model: Path) -> None:
+    assert calls_of(tiny_model, guidance_scale=4) == [2] * 5
+    assert calls_of(tiny_model, guidance_scale=1) == [1] * 5
+    interval = GuidanceOptions(interval=(0.2, 0.6))
+    assert calls_of(tiny_model, guidance_scale=4, guidance=interval) == [1, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GuidanceOptions(rescale=0.7),
+        GuidanceOptions(projected=True),
+        GuidanceOptions(threshold=95.0),
+        GuidanceOptions(interval=(0.0, 0.5)),
+    ],
+)
+def test_guidance_is_done_as_the_request_says(tiny_model: Path, options: GuidanceOptions) -> None:
+    plain = draw(tiny_model, guidance_scale=6)[0]
+    other = draw(tiny_model, guidance_scale=6, guidance=options)[0]
+    assert not np.array_equal(plain, other)
+    alone = draw(tiny_model, guidance_scale=6, guidance=options, count=2, batch_size=1)
+    together = draw(tiny_model, guidance_scale=6, guidance=options, count=2, batch_size=2)
+    assert all(np.abs(a - b).max() <= 1 for a, b in zip(alone, together, strict=True))

@@ -1,11 +1,14 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sdcli.errors import CommandError
+
+if TYPE_CHECKING:
+    from sd_sampler import GuidanceOptions
 
 Model = Annotated[
     str,
@@ -71,6 +74,34 @@ Guidance = Annotated[
     typer.Option(
         "--guidance",
         help="Classifier-free guidance scale, from 1 (off) to 100. [default: the model's]",
+    ),
+]
+GuidanceRescale = Annotated[
+    float,
+    typer.Option(
+        "--guidance-rescale",
+        help="From 0 to 1: how much of guidance's overexposure is taken back; 0.7 for models of "
+        "zero terminal SNR.",
+    ),
+]
+GuidanceInterval = Annotated[
+    str,
+    typer.Option(
+        "--guidance-interval",
+        help="Shares of the steps between which there is guidance, such as 0.1:0.8; outside it the "
+        "negative prompt is not asked for, which is faster.",
+    ),
+]
+Projected = Annotated[
+    bool,
+    typer.Option("--apg", help="Adaptive projected guidance: high --guidance without glare."),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        help="Dynamic thresholding: the percentile, such as 99.5, beyond which guided values are "
+        "cut off.",
     ),
 ]
 Seed = Annotated[
@@ -158,6 +189,26 @@ def process_changes(
     if steps_offset is not None and not 0 <= steps_offset < 1000:
         raise CommandError(f"--steps-offset is {steps_offset}; it must be from 0 to 999")
     return {name: value for name, value in changes.items() if value is not None}
+
+
+def guidance_options(
+    *, rescale: float, interval: str, projected: bool, threshold: float | None
+) -> "GuidanceOptions":
+    """Turn the options above into `sd_sampler.GuidanceOptions`.
+
+    Raises `CommandError` for an interval of the wrong form, `SamplerError` beyond the limits.
+    """
+    from sd_sampler import GuidanceOptions
+
+    try:
+        first, last = (float(share) for share in interval.split(":"))
+    except ValueError as error:
+        raise CommandError(
+            f"--guidance-interval is {interval!r}; it must be FIRST:LAST, such as 0.1:0.8"
+        ) from error
+    return GuidanceOptions(
+        rescale=rescale, interval=(first, last), projected=projected, threshold=threshold
+    )
 
 
 def _betas(text: str | None) -> dict[str, Any]:

@@ -27,6 +27,15 @@ class Conditions:
     hidden_states: Tensor
     added: AddedConditions | None
 
+    def last(self, number: int) -> "Conditions":
+        """Return the last rows: the prompt's, which stand after the negative one's."""
+        if number == len(self.hidden_states):
+            return self
+        added = self.added
+        if added is not None:
+            added = AddedConditions(pooled=added.pooled[-number:], sizes=added.sizes[-number:])
+        return Conditions(hidden_states=self.hidden_states[-number:], added=added)
+
     def repeated(self, times: int) -> "Conditions":
         """Return every row `times` times, one after the other."""
         added = self.added

@@ -35,6 +35,8 @@ from sd_pipeline.request import Img2Img, Inpaint, Txt2Img
 from sd_pipeline.source import open_model
 from sd_sampler import (
     Denoiser,
+    Guidance,
+    GuidanceOptions,
     NoiseSource,
     Plan,
     compose,
@@ -96,6 +98,7 @@ class Pipeline:
         num_steps = request.num_steps or self.defaults.num_steps
         planned = self._plan(sampler, schedule, num_steps)
         scale = request.guidance_scale
+        scale = self.defaults.guidance_scale if scale is None else scale
         return Record(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
@@ -104,7 +107,8 @@ class Pipeline:
             num_steps=num_steps,
             sampler=sampler,
             schedule=planned.schedule,
-            guidance_scale=self.defaults.guidance_scale if scale is None else scale,
+            guidance_scale=scale,
+            guidance=replace(request.guidance, scale=scale),
             seed=request.seed,
             model=self.name,
             dtype=str(self.dtype).removeprefix("torch."),
@@ -203,19 +207,21 @@ class Pipeline:
             if on_step is not None:
                 on_step(step + 1 - first, num_steps)
 
-        denoise = self._guided(begun, record.guidance_scale, told, stage)
+        denoise = self._guided(begun, record.guidance, told, stage)
         return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
 
-    def _guided(self, begun: Beginning, scale: float, told: Script, stage: "_Stage") -> Denoiser:
+    def _guided(
+        self, begun: Beginning, options: GuidanceOptions, told: Script, stage: "_Stage"
+    ) -> Denoiser:
         """Return the denoiser of a script: one call for all of a step's prompts together.
 
-        `stage` says what is told now.
+        `stage` says what is told now. Where there is no guidance the prompt is told alone.
         """
         extra = None if begun.extra is None else torch.cat([begun.extra] * told.num_rows)
 
         def network(x: Tensor, timesteps: Tensor) -> Tensor:
-            latents = x if extra is None else torch.cat([x, extra], dim=1)
-            now = stage.told
+            latents = x if extra is None else torch.cat([x, extra[-len(x) :]], dim=1)
+            now = stage.told.last(len(x))
             output: Tensor = self.parts.unet(latents, timesteps, now.hidden_states, now.added)
             return output
 
@@ -224,11 +230,16 @@ class Pipeline:
         if not told.guided:
             return denoise
 
+        guidance = Guidance(options, kind, begun.plan.sigmas)
+
         def all_rows(x: Tensor, sigma: Tensor) -> Tensor:
-            rows = told.num_rows
+            active, rows = guidance.active(sigma), told.num_rows
+            if not active and told.weights == (1.0,):
+                return denoise(x, sigma)
             x0 = denoise(torch.cat([x] * rows), torch.cat([sigma] * rows))
             uncond, *conds = x0.chunk(rows)
-            return compose(uncond, conds, told.weights, scale)
+            cond = compose(uncond, conds, told.weights)
+            return guidance(x, sigma, uncond, cond) if active else cond
 
         return all_rows
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, replace
 
-from sd_sampler import DiffusionConfig, get_sampler
+from sd_sampler import DiffusionConfig, GuidanceOptions, get_sampler
 
 _CAPITALS = ("ddim", "kl", "lcm", "sgm", "xl")
 
@@ -24,6 +24,7 @@ class Record:
     sampler: str
     schedule: str
     guidance_scale: float
+    guidance: GuidanceOptions
     seed: int
     model: str
     dtype: str

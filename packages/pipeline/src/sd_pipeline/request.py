@@ -1,12 +1,12 @@
 """What a user asks for, checked before a model is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from PIL import Image
 
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.images import FITS, Fit, mask_of, to_mask
-from sd_sampler import parse_sampler, parse_schedule
+from sd_sampler import GuidanceOptions, parse_sampler, parse_schedule
 
 _MAX_SIDE = 8192
 _MAX_SEED = 2**63 - 1
@@ -18,7 +18,8 @@ class Txt2Img:
     """Everything that makes pictures from a prompt.
 
     Sides are in pixels; None is the model's own size. ``sampler`` and ``schedule`` None are the
-    model's own. ``guidance_scale`` 1 is no guidance. Picture i of ``count`` has seed ``seed + i``;
+    model's own. ``guidance_scale`` 1 is no guidance; ``guidance`` is how it is done, its own
+    ``scale`` is not heeded. Picture i of ``count`` has seed ``seed + i``;
     ``batch_size`` of them are made at a time, which changes no noise.
 
     Raises ``PipelineError`` for a value outside its range.
@@ -32,6 +33,7 @@ class Txt2Img:
     sampler: str | None = None
     schedule: str | None = None
     guidance_scale: float | None = None
+    guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
     seed: int = 0
     count: int = 1
     batch_size: int = 1

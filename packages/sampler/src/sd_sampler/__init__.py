@@ -9,7 +9,7 @@ from sd_sampler.dpmpp import dpmpp_2m
 from sd_sampler.dpmpp_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from sd_sampler.errors import SamplerError
 from sd_sampler.euler import euler, euler_ancestral
-from sd_sampler.guidance import classifier_free, combine, compose
+from sd_sampler.guidance import Guidance, GuidanceOptions, classifier_free, combine, compose
 from sd_sampler.inversion import ddim_inversion
 from sd_sampler.ladders import (
     exponential_sigmas,
@@ -55,6 +55,8 @@ __all__ = [
     "DDIMOptions",
     "Denoiser",
     "DiffusionConfig",
+    "Guidance",
+    "GuidanceOptions",
     "LossWeight",
     "Network",
     "Noise",

@@ -1,10 +1,15 @@
-"""Classifier-free guidance: two denoisers joined into one."""
+"""Classifier-free guidance and what people do to it; a sampler knows of none of this."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from sd_sampler.protocols import Denoiser
+from sd_sampler.errors import SamplerError
+from sd_sampler.prediction import Prediction
+from sd_sampler.protocols import Denoiser, like
 
 
 def combine(uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
@@ -16,18 +21,122 @@ def combine(uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
     return uncond + scale * (cond - uncond)
 
 
-def compose(
-    uncond: Tensor, conds: Sequence[Tensor], weights: Sequence[float], scale: float
-) -> Tensor:
-    """Return uncond + scale sum(weight (cond - uncond)): several prompts of one picture.
+def compose(uncond: Tensor, conds: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return uncond + sum(weight (cond - uncond)): several prompts of one picture as one cond.
 
     Liu et al., "Compositional Visual Generation with Composable Diffusion Models",
-    arXiv 2206.01714, eq. 11. One cond that weighs 1 is `combine`.
+    arXiv 2206.01714, eq. 11. One cond that weighs 1 comes back as it is.
     """
-    guided = uncond
+    if len(conds) == 1 and weights[0] == 1:
+        return conds[0]
+    composed = uncond
     for cond, weight in zip(conds, weights, strict=True):
-        guided = guided + scale * weight * (cond - uncond)
-    return guided
+        composed = composed + weight * (cond - uncond)
+    return composed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuidanceOptions:
+    """Say how a prediction is guided; the defaults are plain classifier-free guidance.
+
+    - `scale`, 1 or more: 1 is none.
+    - `rescale` in [0, 1]: how much of the guided prediction's deviation is set back to the
+      unguided one's, against overexposure (Lin et al., arXiv 2305.08891, section 3.4).
+    - `interval`, shares (first, last) of the steps within which there is guidance at all
+      (Kynkaanniemi et al., "Applying Guidance in a Limited Interval", arXiv 2404.07724).
+    - `projected`: adaptive projected guidance (Sadat et al., arXiv 2410.02416), with `parallel` the
+      share of the part along the prediction that is kept, `norm_limit` the longest update (0: any)
+      and `momentum` the memory of the updates before.
+    - `threshold`, a percentile from 1 to 100 or None: values of x0 beyond it are cut off, the rest
+      brought to the unguided x0's percentile. It is dynamic thresholding (Saharia et al., "Imagen",
+      arXiv 2205.11487, section 2.3) with a bound for latents, which have none of their own.
+
+    Raises `SamplerError` for values out of range.
+    """
+
+    scale: float = 1.0
+    rescale: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    projected: bool = False
+    parallel: float = 0.0
+    norm_limit: float = 15.0
+    momentum: float = -0.5
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        first, last = self.interval
+        for name, value, low, high in (
+            ("guidance rescale", self.rescale, 0.0, 1.0),
+            ("the guidance interval's beginning", first, 0.0, last),
+            ("the guidance interval's end", last, first, 1.0),
+            ("projected guidance's parallel part", self.parallel, 0.0, 1.0),
+            ("projected guidance's norm limit", self.norm_limit, 0.0, float("inf")),
+            ("projected guidance's momentum", self.momentum, -1.0, 1.0),
+            ("the threshold's percentile", self.threshold or 100.0, 1.0, 100.0),
+        ):
+            if not low <= value <= high:
+                raise SamplerError(f"{name} is {value}; it must be from {low:g} to {high:g}")
+
+
+class Guidance:
+    """Guide the predictions of one run: with momentum it remembers what it did before.
+
+    `sigmas` (N + 1,) are the run's levels, in which the interval's shares are counted.
+    """
+
+    def __init__(self, options: GuidanceOptions, prediction: Prediction, sigmas: Tensor) -> None:
+        self.options = options
+        self._prediction = prediction
+        self._average: Tensor | None = None
+        levels = sigmas.tolist()
+        num_steps = len(levels) - 1
+        first, last = (round(share * num_steps) for share in options.interval)
+        # Between the levels: what is asked within a step belongs to it.
+        self._highest = float("inf") if first == 0 else _between(levels[first - 1], levels[first])
+        self._lowest = 0.0 if last >= num_steps else _between(levels[last - 1], levels[last])
+        self._empty = first == last
+
+    def active(self, sigma: Tensor) -> bool:
+        """Tell whether there is guidance at a level (B,), the same for all: if not, cond is all."""
+        level = float(sigma[0])
+        if self.options.scale == 1 or self._empty:
+            return False
+        return self._lowest < level < self._highest
+
+    def __call__(self, x: Tensor, sigma: Tensor, uncond: Tensor, cond: Tensor) -> Tensor:
+        """Return the guided x0 of x (B, ...) at sigma (B,), from the two x0."""
+        options = self.options
+        if options.projected:
+            guided = cond + (options.scale - 1) * self._projected(uncond, cond)
+        else:
+            guided = combine(uncond, cond, options.scale)
+        if options.rescale:
+            guided = self._rescaled(x, sigma, guided, cond)
+        if options.threshold is not None:
+            guided = _thresholded(guided, cond, options.threshold)
+        return guided
+
+    def _projected(self, uncond: Tensor, cond: Tensor) -> Tensor:
+        update = cond - uncond
+        if self.options.momentum and self._average is not None:
+            update = update + self.options.momentum * self._average
+        self._average = update
+        dims = tuple(range(1, update.ndim))
+        if self.options.norm_limit:
+            update = update * (self.options.norm_limit / _length(update, dims)).clamp(max=1)
+        along = cond / _length(cond, dims)
+        parallel = (update * along).sum(dims, keepdim=True) * along
+        across: Tensor = update - (1 - self.options.parallel) * parallel
+        return across
+
+    def _rescaled(self, x: Tensor, sigma: Tensor, guided: Tensor, cond: Tensor) -> Tensor:
+        """Set the deviation back, in what the network predicts: the paper's models predict v."""
+        c_skip, c_out, _ = (like(value, x) for value in self._prediction.scalings(sigma))
+        dims = tuple(range(1, x.ndim))
+        wanted, outputs = ((x0 - c_skip * x) / c_out for x0 in (cond, guided))
+        ratio = wanted.std(dims, keepdim=True) / outputs.std(dims, keepdim=True)
+        share = self.options.rescale
+        return c_skip * x + c_out * outputs * (share * ratio + 1 - share)
 
 
 def classifier_free(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
@@ -39,3 +148,22 @@ def classifier_free(cond: Denoiser, uncond: Denoiser, scale: float) -> Denoiser:
         return combine(uncond(x, sigma), cond(x, sigma), scale)
 
     return guided
+
+
+def _thresholded(guided: Tensor, cond: Tensor, percentile: float) -> Tensor:
+    share = percentile / 100
+    bound, reached = (
+        torch.quantile(x0.flatten(1).abs().float(), share, dim=1) for x0 in (cond, guided)
+    )
+    limit = torch.maximum(bound, reached)
+    cut = torch.minimum(torch.maximum(guided, -like(limit, guided)), like(limit, guided))
+    return cut * like(bound / limit, guided)
+
+
+def _length(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(values, dim=dims, keepdim=True)
+    return length.clamp(min=1e-12)
+
+
+def _between(high: float, low: float) -> float:
+    return math.sqrt(high * low) if low > 0 else high / 2

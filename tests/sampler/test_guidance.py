@@ -1,0 +1,95 @@
+"""What is done to classifier-free guidance."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sd_sampler import EPS, X0, Guidance, GuidanceOptions, SamplerError, V, combine, compose
+
+SIGMAS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
+
+
+def some(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
+
+
+def guided(kind=V, **options: object) -> Tensor:
+    guidance = Guidance(GuidanceOptions(**options), kind, SIGMAS)
+    return guidance(some(0), torch.full((2,), 2.0, dtype=torch.float64), some(1), some(2))
+
+
+def test_the_defaults_are_plain_guidance() -> None:
+    assert torch.equal(guided(scale=5.0), combine(some(1), some(2), 5.0))
+
+
+def test_prompts_are_composed_by_weight() -> None:
+    uncond, first, second = some(1), some(2), some(3)
+    assert compose(uncond, [first], [1.0]) is first
+    both = compose(uncond, [first, second], [1.0, -0.5])
+    torch.testing.assert_close(both, uncond + (first - uncond) - 0.5 * (second - uncond))
+
+
+@pytest.mark.parametrize("kind", [EPS, V, X0])
+def test_a_whole_rescale_gives_the_prediction_its_deviation_back(kind) -> None:
+    sigma, x = torch.full((2,), 2.0, dtype=torch.float64), some(0)
+    c_skip, c_out, _ = (value[:, None, None, None] for value in kind.scalings(sigma))
+    outputs = (guided(kind, scale=7.5, rescale=1.0) - c_skip * x) / c_out
+    wanted = (some(2) - c_skip * x) / c_out
+    torch.testing.assert_close(outputs.std((1, 2, 3)), wanted.std((1, 2, 3)))
+
+
+def test_guidance_is_active_within_its_interval_only() -> None:
+    guidance = Guidance(GuidanceOptions(scale=3.0, interval=(0.2, 0.6)), V, SIGMAS)
+    active = [guidance.active(sigma.reshape(1)) for sigma in SIGMAS[:-1]]
+    assert active == [False, True, True, False, False]
+    always = Guidance(GuidanceOptions(scale=3.0), V, SIGMAS)
+    assert all(always.active(sigma.reshape(1)) for sigma in SIGMAS[:-1])
+    for options in (GuidanceOptions(), GuidanceOptions(scale=3.0, interval=(0.4, 0.4))):
+        none = Guidance(options, V, SIGMAS)
+        assert not any(none.active(sigma.reshape(1)) for sigma in SIGMAS[:-1])
+
+
+def test_projected_guidance_moves_across_the_prediction_and_not_along_it() -> None:
+    moved = guided(scale=4.0, projected=True, norm_limit=0.0) - some(2)
+    assert (moved * some(2)).sum((1, 2, 3)).abs().max() < 1e-9
+    whole = guided(scale=4.0, projected=True, parallel=1.0, norm_limit=0.0)
+    torch.testing.assert_close(whole, combine(some(1), some(2), 4.0))
+
+
+def test_projected_guidance_is_no_longer_than_its_limit() -> None:
+    moved = guided(scale=4.0, projected=True, parallel=1.0, norm_limit=0.5) - some(2)
+    torch.testing.assert_close(
+        moved.flatten(1).norm(dim=1), torch.full((2,), 1.5, dtype=torch.float64)
+    )
+
+
+def test_projected_guidance_remembers_its_updates() -> None:
+    options = GuidanceOptions(scale=2.0, projected=True, parallel=1.0, norm_limit=0, momentum=-0.5)
+    guidance, sigma = Guidance(options, V, SIGMAS), torch.full((2,), 2.0, dtype=torch.float64)
+    first = guidance(some(0), sigma, some(1), some(2)) - some(2)
+    second = guidance(some(0), sigma, some(1), some(2)) - some(2)
+    torch.testing.assert_close(second, 0.5 * first)
+
+
+def test_thresholding_brings_the_percentile_back_and_cuts_what_is_beyond() -> None:
+    cond, cut = some(2), guided(scale=9.0, threshold=90.0)
+    bound = cond.flatten(1).abs().quantile(0.9, dim=1)
+    torch.testing.assert_close(cut.flatten(1).abs().amax(1), bound, rtol=1e-6, atol=0)
+    # What is within the unguided bounds already is left alone.
+    torch.testing.assert_close(guided(scale=1.0, threshold=100.0), cond)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"rescale": 1.5}, "guidance rescale is 1.5; it must be from 0 to 1"),
+        ({"interval": (0.5, 0.2)}, "interval's beginning is 0.5; it must be from 0 to 0.2"),
+        ({"interval": (0.5, 1.2)}, "interval's end is 1.2; it must be from 0.5 to 1"),
+        ({"threshold": 150.0}, "percentile is 150.0; it must be from 1 to 100"),
+        ({"momentum": -2.0}, "momentum is -2.0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], says: str) -> None:
+    with pytest.raises(SamplerError, match=says):
+        GuidanceOptions(**options)
