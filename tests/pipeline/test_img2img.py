@@ -102,9 +102,10 @@ def test_the_record_tells_what_a_picture_was_begun_with(pipeline: Pipeline) -> N
     (other,) = pipeline.img2img(
         Img2Img(prompt=PROMPT, image=noise_image(64, 64, seed=1), num_steps=2)
     )
-    assert len(picture.record.source or "") == len(picture.record.mask or "") == 64
-    assert other.record.source != picture.record.source
-    assert other.record.mask is None
+    edit = picture.record.edit
+    assert len(edit["source"]) == len(edit["mask"]) == 64
+    assert other.record.edit["source"] != edit["source"]
+    assert "mask" not in other.record.edit
     assert "Denoising strength: 0.75" in other.record.parameters()
 
 

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdcli.hashes import known_hash
 from sdcli.models import open_named
 from sdcli.progress import note, progress
 
@@ -31,10 +32,22 @@ class Chosen:
 def draw(request: "Txt2Img", chosen: Chosen, out: Path, wildcards: Path | None) -> None:
     """Draw what a request of any kind asks for, and print each picture's path, seed and time."""
     started = time.perf_counter()
-    from sd_pipeline import check_out, load_pipeline, read_defaults
+    from sd_pipeline import check_out
 
     requests = _expanded(request, wildcards)
     check_out(out, request.count)
+    pipeline = open_pipeline(chosen)
+    pipeline.resolve(request)
+    for text in dict.fromkeys(t for r in requests for t in (r.prompt, r.negative_prompt)):
+        _report_losses(pipeline, text)
+    note(f"{chosen.model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
+    _draw(pipeline, requests, out)
+
+
+def open_pipeline(chosen: Chosen) -> "Pipeline":
+    """Open the model to draw with; its records tell which it was."""
+    from sd_pipeline import load_pipeline, read_defaults
+
     opened, path = open_named(chosen.model, variant=chosen.variant, use_ema=chosen.use_ema)
     pipeline = load_pipeline(
         opened.with_process(chosen.changes),
@@ -44,11 +57,12 @@ def draw(request: "Txt2Img", chosen: Chosen, out: Path, wildcards: Path | None) 
         attention=chosen.attention,
         defaults=read_defaults(path),
     )
-    pipeline.resolve(request)
-    for text in dict.fromkeys(t for r in requests for t in (r.prompt, r.negative_prompt)):
-        _report_losses(pipeline, text)
-    note(f"{chosen.model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
-    _draw(pipeline, requests, out)
+    origin = {
+        "model_hash": known_hash(path),
+        "variant": chosen.variant,
+        "use_ema": chosen.use_ema,
+    }
+    return replace(pipeline, origin=origin)
 
 
 def _expanded(request: "Txt2Img", wildcards: Path | None) -> list["Txt2Img"]:
@@ -80,14 +94,15 @@ def _draw(pipeline: "Pipeline", requests: Sequence["Txt2Img"], out: Path) -> Non
         def tell(_step: int, num_steps: int) -> None:
             bars.update(bar, total=num_batches * num_steps, advance=1)
 
-        pictures = chain.from_iterable(_pictures(pipeline, request, tell) for request in requests)
-        for done, picture in enumerate(pictures, start=1):
+        drawn = chain.from_iterable(pictures(pipeline, request, tell) for request in requests)
+        for done, picture in enumerate(drawn, start=1):
             path = save_picture(picture, out)
             bars.update(bar, note=f"{done}/{count} pictures")
             print(f"{path}  seed {picture.record.seed}  {picture.seconds:.1f} s", flush=True)
 
 
-def _pictures(pipeline: "Pipeline", request: "Txt2Img", on_step: "OnStep") -> Iterator["Picture"]:
+def pictures(pipeline: "Pipeline", request: "Txt2Img", on_step: "OnStep") -> Iterator["Picture"]:
+    """Draw what a request of any kind asks for."""
     from sd_pipeline import Img2Img, Inpaint
 
     if isinstance(request, Inpaint):

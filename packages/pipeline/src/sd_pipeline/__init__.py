@@ -6,6 +6,7 @@ from sd_pipeline.folder import load_tokenizer, open_folder, save_vae, write_fold
 from sd_pipeline.hub import HubName, cached, cached_models, pull
 from sd_pipeline.images import read_image
 from sd_pipeline.info import ModelInfo, PartInfo, inspect_model, sha256, weight_file
+from sd_pipeline.metadata import Metadata, parse_parameters, read_metadata
 from sd_pipeline.model import Model, Part, TextPart
 from sd_pipeline.parts import (
     Parts,
@@ -41,6 +42,7 @@ __all__ = [
     "HubName",
     "Img2Img",
     "Inpaint",
+    "Metadata",
     "Model",
     "ModelInfo",
     "Part",
@@ -69,9 +71,11 @@ __all__ = [
     "open_folder",
     "open_model",
     "open_single_file",
+    "parse_parameters",
     "pull",
     "read_defaults",
     "read_image",
+    "read_metadata",
     "resolve_device",
     "resolve_dtype",
     "save_model",

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from sd_checkpoint import atomic_path
 from sd_pipeline.errors import PipelineError
+from sd_pipeline.images import pixel_hash
+from sd_pipeline.metadata import PARAMETERS_KEY, RECORD_KEY, XMP, XMP_KEY
 from sd_pipeline.record import Record
-
-_RECORD_KEY = "sd-record"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,8 +83,9 @@ def save_picture(picture: Picture, out: Path) -> Path:
 
 def _write_png(picture: Picture, path: Path) -> None:
     info = PngInfo()
-    info.add_itxt("parameters", picture.record.parameters())
-    info.add_itxt(_RECORD_KEY, picture.record.json())
+    info.add_itxt(PARAMETERS_KEY, picture.record.parameters())
+    info.add_itxt(RECORD_KEY, picture.record.json(pixels=pixel_hash(picture.image)))
+    info.add_itxt(XMP_KEY, XMP)
     picture.image.save(path, format="PNG", pnginfo=info)
 
 

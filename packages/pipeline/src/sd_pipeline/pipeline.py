@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -64,7 +64,10 @@ class Defaults:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pipeline:
-    """A model that is ready to draw."""
+    """A model that is ready to draw.
+
+    ``origin`` is what its records tell of where it came from: `model_hash`, `variant`, `use_ema`.
+    """
 
     parts: Parts
     name: str
@@ -72,6 +75,7 @@ class Pipeline:
     dtype: torch.dtype
     attention: str = "auto"
     defaults: Defaults = Defaults()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def check_prompt(self, prompt: str) -> PromptReport:
         """Report which words the model does not know, and how the prompt's syntax was taken."""
@@ -84,12 +88,8 @@ class Pipeline:
         """
         side = self.parts.unet.config.sample_size * self._factor
         width, height = request.width or side, request.height or side
-        drawn_on: dict[str, Any] = {}
         if isinstance(request, Img2Img):
             width, height = request.size
-            drawn_on = {"strength": request.strength, "source": pixel_hash(request.image)}
-            if isinstance(request, Inpaint) and request.mask is not None:
-                drawn_on["mask"] = pixel_hash(request.mask)
         sampler, schedule = self.parts.scheduler.sampler, self.parts.scheduler.schedule
         if request.sampler is not None:
             sampler, schedule = parse_sampler(request.sampler)
@@ -115,7 +115,8 @@ class Pipeline:
             device=str(self.device),
             attention=resolve_backend(self.attention, self.device, self.dtype),
             process=self.parts.scheduler.diffusion,
-            **drawn_on,
+            edit=_edit(request),
+            **self.origin,
         )
 
     def txt2img(self, request: Txt2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
@@ -166,6 +167,7 @@ class Pipeline:
         seeds = range(request.seed, request.seed + request.count)
         for start in range(0, request.count, request.batch_size):
             batch = seeds[start : start + request.batch_size]
+            record = replace(record, batch_seed=batch[0], batch_size=len(batch))
             started = time.perf_counter()
             images = self.decode(self._denoise(record, batch, source, on_step))
             seconds = (time.perf_counter() - started) / len(batch)
@@ -259,6 +261,25 @@ class _Stage:
     """Where in its script a run is."""
 
     told: Conditions
+
+
+def _edit(request: Txt2Img) -> dict[str, Any]:
+    if not isinstance(request, Img2Img):
+        return {}
+    edit: dict[str, Any] = {
+        "source": pixel_hash(request.image),
+        "strength": request.strength,
+        "fit": request.fit,
+        "width": request.width,
+        "height": request.height,
+    }
+    if isinstance(request, Inpaint):
+        edit |= {
+            "mask": None if request.mask is None else pixel_hash(request.mask),
+            "mask_blur": request.mask_blur,
+            "keep_outside": request.keep_outside,
+        }
+    return edit
 
 
 def load_pipeline(

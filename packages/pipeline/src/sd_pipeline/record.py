@@ -1,11 +1,22 @@
 """What made a picture, and how it is written into the file."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
 
 from sd_sampler import DiffusionConfig, GuidanceOptions, get_sampler
 
 _CAPITALS = ("ddim", "kl", "lcm", "sgm", "xl")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a picture's digits hang on."""
+    packages = ("sd-pipeline", "sd-sampler", "sd-unet", "torch")
+    machine = {"python": platform.python_version(), "machine": platform.machine()}
+    return {**{name: version(name) for name in packages}, **machine}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,7 +24,10 @@ class Record:
     """Hold every setting of one picture.
 
     `process` is the model's diffusion process as it was used, which may not be as its files say.
-    `source` and `mask` are the SHA-256 of the pixels that a picture was begun with.
+    `edit` is what a picture that was begun with another adds: strength, fit, the size asked for,
+    `source` and `mask` as the SHA-256 of their pixels. `model_hash` is that of the model's weights.
+    `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were: what
+    stands beside a picture may change its last digits.
     """
 
     prompt: str
@@ -31,17 +45,32 @@ class Record:
     device: str
     attention: str
     process: DiffusionConfig
-    strength: float | None = None
-    source: str | None = None
-    mask: str | None = None
+    edit: Mapping[str, Any] = field(default_factory=dict)
+    model_hash: str | None = None
+    variant: str | None = None
+    use_ema: bool = False
+    batch_seed: int = 0
+    batch_size: int = 1
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> "Record":
+        """Read what `json` wrote; raises `TypeError` or `ValueError` where it is not that."""
+        nested = {
+            "guidance": GuidanceOptions(
+                **{**values["guidance"], "interval": tuple(values["guidance"]["interval"])}
+            ),
+            "process": DiffusionConfig(**values["process"]),
+        }
+        return cls(**{**values, **nested})
 
     def with_seed(self, seed: int) -> "Record":
         """Return the record of the picture with another seed."""
         return replace(self, seed=seed)
 
-    def json(self) -> str:
-        """Return the record as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+    def json(self, **more: str) -> str:
+        """Return the record, and what else is told, as one line of JSON."""
+        return json.dumps({**asdict(self), **more}, ensure_ascii=False)
 
     def parameters(self) -> str:
         """Return the web UI's ``parameters`` text."""
@@ -54,8 +83,10 @@ class Record:
             "Size": f"{self.width}x{self.height}",
             "Model": _quoted(self.model),
         }
-        if self.strength is not None:
-            settings["Denoising strength"] = f"{self.strength:g}"
+        if self.model_hash is not None:
+            settings["Model hash"] = self.model_hash[:10]
+        if "strength" in self.edit:
+            settings["Denoising strength"] = f"{self.edit['strength']:g}"
         lines = [self.prompt]
         if self.negative_prompt:
             lines.append(f"Negative prompt: {self.negative_prompt}")
