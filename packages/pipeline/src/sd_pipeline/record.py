@@ -26,8 +26,8 @@ class Record:
     `process` is the model's diffusion process as it was used, which may not be as its files say.
     `edit` is what a picture that was begun with another adds: strength, fit, the size asked for,
     `source` and `mask` as the SHA-256 of their pixels. `model_hash` is that of the model's weights.
-    `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were: what
-    stands beside a picture may change its last digits.
+    `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
+    what stands beside a picture may change its last digits.
     """
 
     prompt: str
