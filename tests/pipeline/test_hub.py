@@ -67,6 +67,16 @@ def test_a_variant_is_taken_instead_of_the_plain_weights() -> None:
     assert all("fp16" in name for name in weights)
 
 
+def test_parts_without_the_variant_come_as_they_are() -> None:
+    wanted = wanted_files(SD15, "non_ema", what="acme/sd15")
+    weights = [name for name in wanted if name.endswith(".safetensors")]
+    assert weights == [
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+
+
 def test_shards_come_with_their_index() -> None:
     files = [
         "model_index.json",

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ from sd_pipeline import (
     check_out,
     load_model,
     load_pipeline,
+    open_model,
     save_picture,
+    weight_file,
 )
+from sd_pipeline.info import missing_parts
 from sd_sampler import SAMPLERS, DiffusionConfig, GuidanceOptions, SamplerError
 
 PROMPT = "a cat on a mat"
@@ -283,3 +287,17 @@ def test_guidance_is_done_as_the_request_says(tiny_model: Path, options: Guidanc
     alone = draw(tiny_model, guidance_scale=6, guidance=options, count=2, batch_size=1)
     together = draw(tiny_model, guidance_scale=6, guidance=options, count=2, batch_size=2)
     assert all(np.abs(a - b).max() <= 1 for a, b in zip(alone, together, strict=True))
+
+
+def test_parts_without_a_variant_are_read_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.non_ema.safetensors"))
+    model = open_model(folder, variant="non_ema")
+    assert "unet" in model.unet.what
+    assert missing_parts(folder, "non_ema") == []
+    assert weight_file(folder, "non_ema").name == "diffusion_pytorch_model.non_ema.safetensors"
+    with pytest.raises(CheckpointError, match=r"no .*bf16\.safetensors .*variants there"):
+        open_model(folder, variant="bf16")
+    assert len(missing_parts(folder, "bf16")) > 0

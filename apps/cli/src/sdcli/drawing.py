@@ -58,7 +58,7 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
         defaults=read_defaults(path),
     )
     origin = {
-        "model_hash": known_hash(path),
+        "model_hash": known_hash(path, chosen.variant),
         "variant": chosen.variant,
         "use_ema": chosen.use_ema,
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 _NAME = "hashes.json"
 
 
-def known_hash(model: Path) -> str:
+def known_hash(model: Path, variant: str | None = None) -> str:
     """Return the SHA-256 of a model's file, or of its folder's UNet.
 
     A file of the Hub's cache is named by its hash; of any other it is computed once and kept in
@@ -17,7 +17,7 @@ def known_hash(model: Path) -> str:
     from sd_checkpoint import CheckpointError, save_json
     from sd_pipeline import sha256, weight_file
 
-    path = weight_file(model).resolve()
+    path = weight_file(model, variant).resolve()
     if path.parent.name == "blobs" and len(path.name) == 64:
         return path.name
     status = path.stat()

@@ -3,7 +3,7 @@
 from sd_checkpoint.atomic import atomic_path
 from sd_checkpoint.checkpoint import Checkpoint
 from sd_checkpoint.errors import CheckpointError, name_keys
-from sd_checkpoint.folders import open_weights
+from sd_checkpoint.folders import has_weights, open_weights
 from sd_checkpoint.json_files import load_config, load_json, save_json
 from sd_checkpoint.keymap import AnyRule, Fuse, KeyMap, Rule, Split, beneath
 from sd_checkpoint.lazy import only, release
@@ -21,6 +21,7 @@ __all__ = [
     "Split",
     "atomic_path",
     "beneath",
+    "has_weights",
     "load_config",
     "load_into",
     "load_json",

@@ -9,7 +9,7 @@ from sd_checkpoint.entry import Entry
 from sd_checkpoint.errors import CheckpointError, name_keys
 from sd_checkpoint.json_files import load_json
 
-__all__ = ["open_weights"]
+__all__ = ["has_weights", "open_weights"]
 
 _VARIANT = r"\.([A-Za-z0-9_]+)"
 
@@ -46,11 +46,7 @@ def open_weights(folder: Path, stem: str, variant: str | None = None) -> Checkpo
     Raises `CheckpointError` when there are none, listing the variants there are, and when shards
     are missing, lie outside the folder, or hold other keys than their index says.
     """
-    forms = (
-        _Form(stem, ".safetensors"),
-        _Form(stem, ".bin"),
-        _Form(f"pytorch_{stem}" if stem == "model" else stem, ".bin"),
-    )
+    forms = _forms(stem)
     path = _find(folder, forms, variant)
     if path is None and variant is None:
         variants = _variants(folder, forms)
@@ -61,6 +57,16 @@ def open_weights(folder: Path, stem: str, variant: str | None = None) -> Checkpo
     if path.suffix == ".json":
         return _open_shards(path)
     return Checkpoint.open(path)
+
+
+def has_weights(folder: Path, stem: str, variant: str) -> bool:
+    """Tell whether `folder` holds the weights `stem` in this very variant."""
+    return _find(folder, _forms(stem), variant) is not None
+
+
+def _forms(stem: str) -> tuple[_Form, ...]:
+    older = f"pytorch_{stem}" if stem == "model" else stem
+    return _Form(stem, ".safetensors"), _Form(stem, ".bin"), _Form(older, ".bin")
 
 
 def _find(folder: Path, forms: tuple[_Form, ...], variant: str | None) -> Path | None:

@@ -1,6 +1,6 @@
 """Models as folders in the diffusers layout: one subfolder a part, `model_index.json` on top."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import sd_textenc
 import sd_vae
 from sd_checkpoint import (
     atomic_path,
+    has_weights,
     open_weights,
     save_json,
     save_safetensors,
@@ -46,10 +47,12 @@ def open_folder(folder: Path, *, variant: str | None = None) -> Model:
     towers = [tower for tower in FAMILIES["sdxl"].towers if _has(index, tower.folder)]
     if not towers:
         raise PipelineError(f"{folder} names no text encoder in model_index.json")
-    texts = tuple(open_text(folder, tower, variant=variant) for tower in towers)
+    names = ("unet", "vae", *(tower.folder for tower in towers))
+    own = own_variants(folder, names, variant)
+    texts = tuple(open_text(folder, tower, variant=own[tower.folder]) for tower in towers)
     return Model(
-        unet=open_unet(folder / "unet", variant=variant),
-        vae=open_vae(folder / "vae", variant=variant),
+        unet=open_unet(folder / "unet", variant=own["unet"]),
+        vae=open_vae(folder / "vae", variant=own["vae"]),
         texts=texts,
         scheduler=Scheduler.from_diffusers(
             load_part_config(folder / "scheduler" / "scheduler_config.json")
@@ -57,6 +60,22 @@ def open_folder(folder: Path, *, variant: str | None = None) -> Model:
         non_ema=_not_averaged(folder / "unet", variant),
         zeros_for_empty=_zeros_for_empty(index, texts),
     )
+
+
+def own_variants(folder: Path, parts: Sequence[str], variant: str | None) -> dict[str, str | None]:
+    """Return the variant to take of each part: `variant` where it is there, None elsewhere.
+
+    Where no part has it all are said to, for then opening them tells which there are.
+    """
+    having = [
+        part for part in parts if variant and has_weights(folder / part, stem_of(part), variant)
+    ]
+    return {part: variant if part in having or not having else None for part in parts}
+
+
+def stem_of(part: str) -> str:
+    """Return what the weights of a part's folder are called."""
+    return TEXT_WEIGHTS if part.startswith("text") else WEIGHTS
 
 
 def open_unet(folder: Path, *, variant: str | None = None) -> Part[UNetConfig]:

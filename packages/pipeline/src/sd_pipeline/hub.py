@@ -112,29 +112,44 @@ def pull(name: HubName, *, variant: str | None = None) -> Path:
 def wanted_files(files: Collection[str], variant: str | None, *, what: str) -> list[str]:
     """Choose from a repository's files those that a picture needs.
 
-    Of each part one set of weights: the variant's where it is asked for, else the plain one, else
-    the only variant there is; safetensors before .bin. A repository without `model_index.json` is
-    one of single files, and must hold exactly one.
+    Of each part one set of weights: the variant's where it is asked for and there, else the plain
+    one, else the only variant there is; safetensors before .bin. A repository without
+    `model_index.json` is one of single files, and must hold exactly one.
     Raises `PipelineError` when there is no such model or variant.
     """
     if "model_index.json" not in files:
         return [_only_single_file(files, what)]
     wanted = [name for name in ("model_index.json", "README.md") if name in files]
-    for part in PART_FOLDERS:
-        inside = [name for name in files if PurePosixPath(name).parent.as_posix() == part]
+    folders = {
+        part: [name for name in files if PurePosixPath(name).parent.as_posix() == part]
+        for part in PART_FOLDERS
+    }
+    having = [
+        part
+        for part, inside in folders.items()
+        if variant and any(its == variant for _, its in _sets(inside))
+    ]
+    for part, inside in folders.items():
         wanted += [n for n in inside if n.endswith(_TEXTS) and not _weights_of(n)]
-        wanted += _one_set(inside, variant, what=f"{what}, {part}")
+        own = variant if part in having or not having else None
+        wanted += _one_set(inside, own, what=f"{what}, {part}")
     return sorted(wanted)
 
 
-def _one_set(files: Iterable[str], variant: str | None, *, what: str) -> list[str]:
-    """Choose one set of a part's weights: shards and index, or one file."""
+def _sets(files: Iterable[str]) -> dict[tuple[str, str | None], list[str]]:
+    """Sort files of weights by (kind, variant)."""
     sets: dict[tuple[str, str | None], list[str]] = {}
     for name in files:
         found = _weights_of(name)
         if found:
             key = (found["kind"], found["variant"] or found["late"])
             sets.setdefault(key, []).append(name)
+    return sets
+
+
+def _one_set(files: Iterable[str], variant: str | None, *, what: str) -> list[str]:
+    """Choose one set of a part's weights: shards and index, or one file."""
+    sets = _sets(files)
     if not sets:
         return []
     for kind in ("safetensors", "bin"):

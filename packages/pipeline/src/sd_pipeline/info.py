@@ -10,7 +10,7 @@ from sd_checkpoint import Checkpoint, CheckpointError, open_weights
 from sd_pipeline.config_types import load_part_config
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import family_of_keys, task_of_pipeline
-from sd_pipeline.folder import TEXT_WEIGHTS, WEIGHTS, open_folder
+from sd_pipeline.folder import TEXT_WEIGHTS, WEIGHTS, open_folder, own_variants, stem_of
 from sd_pipeline.hub import PART_FOLDERS
 from sd_pipeline.model import Model
 from sd_pipeline.parts import unfit_keys
@@ -65,12 +65,15 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def weight_file(path: Path) -> Path:
+def weight_file(path: Path, variant: str | None = None) -> Path:
     """Return the file whose hash names a model: itself, or the UNet's weights of a folder.
 
     Raises `CheckpointError` when a folder has no such weights.
     """
-    return open_weights(path / "unet", WEIGHTS).path if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    own = own_variants(path, PART_FOLDERS, variant)["unet"]
+    return open_weights(path / "unet", WEIGHTS, own).path
 
 
 def _inspect_file(path: Path) -> ModelInfo:
@@ -108,16 +111,23 @@ def _inspect_folder(path: Path) -> ModelInfo:
 def missing_parts(path: Path, variant: str | None = None) -> list[str]:
     """Try every part that a folder's index names, and say in a line what is wrong with each."""
     index = load_part_config(path / "model_index.json")
+    named = [part for part in PART_FOLDERS if _is_named(index.get(part))]
+    own = own_variants(path, [part for part in named if not _has_no_weights(part)], variant)
     missing = []
-    for part in PART_FOLDERS:
-        entry = index.get(part)
-        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
-            continue
+    for part in named:
         try:
-            _require_part(path / part, variant)
+            _require_part(path / part, own.get(part))
         except (CheckpointError, PipelineError) as error:
             missing.append(str(error))
     return missing
+
+
+def _is_named(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+
+
+def _has_no_weights(part: str) -> bool:
+    return part.startswith(("tokenizer", "scheduler"))
 
 
 def _require_part(folder: Path, variant: str | None) -> None:
@@ -129,8 +139,7 @@ def _require_part(folder: Path, variant: str | None) -> None:
         Scheduler.from_diffusers(load_part_config(folder / "scheduler_config.json"))
         return
     load_part_config(folder / "config.json")
-    stem = TEXT_WEIGHTS if folder.name.startswith("text") else WEIGHTS
-    open_weights(folder, stem, variant)
+    open_weights(folder, stem_of(folder.name), variant)
 
 
 def _of(
