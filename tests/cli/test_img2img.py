@@ -2,8 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from sd_checkpoint import save_safetensors
+from sd_pipeline import load_vae, to_images, to_pixels
 from sdcli.main import run
 
 
@@ -43,6 +46,8 @@ def test_inpaint_leaves_what_is_outside_the_mask(
         (["img2img", "IMAGE", "a cat", "--strength", "2"], "strength is 2.0"),
         (["img2img", "IMAGE", "a cat", "--fit", "squeeze"], "fit is 'squeeze'"),
         (["inpaint", "IMAGE", "a cat"], "there is no mask"),
+        (["outpaint", "IMAGE", "a cat"], "there is no room on any side"),
+        (["outpaint", "IMAGE", "a cat", "--left", "-8"], "left is -8; it must be from 0"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -52,3 +57,42 @@ def test_bad_input_is_one_line(
     told = capsys.readouterr().err
     assert says in told
     assert told.count("\n") == 1
+
+
+def test_outpaint_leaves_the_picture_and_draws_beside_it(
+    tiny_model: Path, tmp_path: Path, image: Path
+) -> None:
+    out = tmp_path / "out.png"
+    arguments = ["--model", str(tiny_model), "--out", str(out), "--steps", "2", "--mask-blur", "0"]
+    sides = ["--left", "16", "--bottom", "11"]
+    assert run(["outpaint", str(image), "two black dogs", *arguments, *sides]) == 0
+    before, after = np.asarray(Image.open(image)), np.asarray(Image.open(out))
+    assert after.shape == (51, 80, 3)
+    assert np.array_equal(after[:40, 16:], before)
+
+
+def test_a_picture_goes_into_latents_and_back(
+    tiny_model: Path, tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latents, out = tmp_path / "a.safetensors", tmp_path / "back.png"
+    assert run(["encode", str(image), "--out", str(latents), "--model", str(tiny_model)]) == 0
+    assert "(1, 4, 5, 8)" in capsys.readouterr().out
+    assert run(["decode", str(latents), "--out", str(out), "--model", str(tiny_model)]) == 0
+    vae = load_vae(tiny_model / "vae")
+    with torch.inference_mode():
+        expected = vae.decode(vae.encode(to_pixels(Image.open(image))).mode())
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(to_images(expected)[0]))
+
+
+def test_latents_of_another_kind_are_refused(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tensors, says in (
+        ({"latents": torch.zeros(1, 9, 8, 8)}, "shape (1, 9, 8, 8)"),
+        ({"other": torch.zeros(1)}, "no tensor called latents"),
+    ):
+        save_safetensors(tmp_path / "a.safetensors", tensors)
+        arguments = ["--out", str(tmp_path / "a.png"), "--model", str(tiny_model)]
+        assert run(["decode", str(tmp_path / "a.safetensors"), *arguments]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()

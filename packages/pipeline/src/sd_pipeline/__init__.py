@@ -4,7 +4,7 @@ from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family
 from sd_pipeline.folder import load_tokenizer, open_folder, save_vae, write_folder
 from sd_pipeline.hub import HubName, cached, cached_models, pull
-from sd_pipeline.images import read_image
+from sd_pipeline.images import extended, read_image, to_pixels
 from sd_pipeline.info import ModelInfo, PartInfo, inspect_model, sha256, weight_file
 from sd_pipeline.metadata import Metadata, parse_parameters, read_metadata
 from sd_pipeline.model import Model, Part, TextPart
@@ -12,6 +12,7 @@ from sd_pipeline.parts import (
     Parts,
     as_model,
     build,
+    build_vae,
     load_text_encoder,
     load_unet,
     load_vae,
@@ -57,9 +58,11 @@ __all__ = [
     "Txt2Img",
     "as_model",
     "build",
+    "build_vae",
     "cached",
     "cached_models",
     "check_out",
+    "extended",
     "inspect_model",
     "load_model",
     "load_pipeline",
@@ -83,6 +86,7 @@ __all__ = [
     "save_vae",
     "sha256",
     "to_images",
+    "to_pixels",
     "weight_file",
     "write_folder",
     "write_single_file",

@@ -18,6 +18,7 @@ FITS: tuple[Fit, ...] = ("crop", "stretch", "pad")
 _BACKGROUND = (255, 255, 255)
 _MAX_PIXELS = 2**28
 _GREY = 128
+_MAX_ROOM = 4096
 
 
 def read_image(path: Path) -> Image.Image:
@@ -77,6 +78,26 @@ def filled_up(image: Image.Image, multiple: int) -> Image.Image:
         return image
     padding = [(0, below), (0, right), (0, 0)][: np.asarray(image).ndim]
     return Image.fromarray(np.pad(np.asarray(image), padding, mode="edge"))
+
+
+def extended(
+    image: Image.Image, *, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0
+) -> tuple[Image.Image, Image.Image]:
+    """Return a picture with room on its sides, and the mask that is white there: for outpainting.
+
+    The room repeats the picture's edge. Raises `PipelineError` for less than no room.
+    """
+    sides = {"left": left, "top": top, "right": right, "bottom": bottom}
+    for name, number in sides.items():
+        if not 0 <= number <= _MAX_ROOM:
+            raise PipelineError(f"{name} is {number}; it must be from 0 to {_MAX_ROOM} pixels")
+    if not any(sides.values()):
+        raise PipelineError("there is no room on any side; give at least one of them pixels")
+    flat = np.asarray(flatten(image))
+    wide = np.pad(flat, ((top, bottom), (left, right), (0, 0)), mode="edge")
+    mask = Image.new("L", wide.shape[1::-1], 255)
+    mask.paste(0, (left, top, left + image.width, top + image.height))
+    return Image.fromarray(wide), mask
 
 
 def to_pixels(image: Image.Image) -> Tensor:

@@ -2,7 +2,7 @@
 
 import typer
 
-from sdcli.commands import convert, img2img, models, records, scenes, train, txt2img
+from sdcli.commands import convert, img2img, latents, models, records, scenes, train, txt2img
 
 
 def register(app: typer.Typer) -> None:
@@ -13,6 +13,9 @@ def register(app: typer.Typer) -> None:
     app.command("train-vae")(train.train_vae)
     app.command("train")(train.train)
     app.command("scenes")(scenes.scenes)
+    app.command("outpaint")(img2img.outpaint)
+    app.command("encode")(latents.encode)
+    app.command("decode")(latents.decode)
     app.command("inspect")(records.inspect)
     app.command("replay")(records.replay)
     app.command("convert")(convert.convert)

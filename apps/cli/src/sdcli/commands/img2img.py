@@ -1,4 +1,4 @@
-"""`sdcli img2img` and `sdcli inpaint`: a picture and a prompt become pictures."""
+"""`sdcli img2img`, `inpaint` and `outpaint`: a picture and a prompt become pictures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -197,6 +197,86 @@ def inpaint(
         negative_prompt=negative,
         width=width,
         height=height,
+        num_steps=steps,
+        sampler=sampler,
+        schedule=schedule,
+        guidance_scale=guidance,
+        guidance=guidance_options(
+            rescale=guidance_rescale,
+            interval=guidance_interval,
+            projected=apg,
+            threshold=threshold,
+        ),
+        seed=choose_seed(seed, count),
+        count=count,
+        batch_size=batch,
+    )
+    chosen = Chosen(
+        model=model,
+        variant=variant,
+        use_ema=ema,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        changes=process_changes(
+            prediction=prediction,
+            zero_snr=zero_snr,
+            betas=betas,
+            steps_offset=steps_offset,
+            final_alpha=final_alpha,
+        ),
+    )
+    draw(request, chosen, out, wildcards)
+
+
+def outpaint(
+    image: Source,
+    prompt: Annotated[str, typer.Argument(help=PROMPT_HELP)],
+    left: Annotated[int, typer.Option(help="Pixels to draw on the left.")] = 0,
+    top: Annotated[int, typer.Option(help="Pixels to draw above.")] = 0,
+    right: Annotated[int, typer.Option(help="Pixels to draw on the right.")] = 0,
+    bottom: Annotated[int, typer.Option(help="Pixels to draw below.")] = 0,
+    mask_blur: Annotated[
+        float, typer.Option(help="Pixels over which the new fades into the picture.")
+    ] = 4.0,
+    strength: Strength = 1.0,
+    negative: Negative = "",
+    out: Out = Path("outputs"),
+    steps: Steps = None,
+    sampler: SamplerName = None,
+    schedule: ScheduleName = None,
+    guidance: Guidance = None,
+    guidance_rescale: GuidanceRescale = 0.0,
+    guidance_interval: GuidanceInterval = "0:1",
+    apg: Projected = False,
+    threshold: Threshold = None,
+    seed: Seed = None,
+    count: Count = 1,
+    batch: Batch = 1,
+    wildcards: WildcardFolder = None,
+    model: Model = "scenes",
+    variant: Variant = None,
+    ema: UseEma = False,
+    prediction: Prediction = None,
+    betas: Betas = None,
+    zero_snr: ZeroSnr = None,
+    steps_offset: StepsOffset = None,
+    final_alpha: FinalAlpha = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    attention: Attention = "auto",
+) -> None:
+    """Draw what lies beyond the sides of a picture."""
+    from sd_pipeline import Inpaint, extended, read_image
+
+    canvas, mask = extended(read_image(image), left=left, top=top, right=right, bottom=bottom)
+    request = Inpaint(
+        image=canvas,
+        mask=mask,
+        mask_blur=mask_blur,
+        strength=strength,
+        prompt=prompt,
+        negative_prompt=negative,
         num_steps=steps,
         sampler=sampler,
         schedule=schedule,
