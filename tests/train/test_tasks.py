@@ -97,11 +97,14 @@ def _denoiser_config(pictures: Path, vae_folder: Path, **settings: object) -> De
     return DenoiserTrainConfig.model_validate(values | settings)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("precision", "equivariance"), [("fp32", 0.0), ("fp32", 0.5), ("bf16", 0.0)]
+)
 def test_a_stopped_and_resumed_autoencoder_run_equals_a_straight_one(
-    pictures: Path, tmp_path: Path, precision: str
+    pictures: Path, tmp_path: Path, precision: str, equivariance: float
 ) -> None:
     config = _vae_config(pictures, precision=precision)
+    config = config.model_copy(update={"equivariance": equivariance})
     straight = run(config, tmp_path / "straight")
     run(config, tmp_path / "resumed", Recorder(2))
     resumed = run(
@@ -110,6 +113,19 @@ def test_a_stopped_and_resumed_autoencoder_run_equals_a_straight_one(
         resume=True,
     )
     assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
+
+
+def test_an_equivariant_step_decodes_halved_latents_into_halved_pictures(pictures: Path) -> None:
+    config = _vae_config(pictures).model_copy(update={"equivariance": 1.0})
+    task = build_vae_task(config)
+    batch = {"images": task.source.folder.pictures([0, 1])}
+    shapes: list[tuple[int, ...]] = []
+    task.vae.decoder.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    images = to_float(batch["images"], torch.contiguous_format)
+    loss, _ = task.loss(batch, generator_for(0, "loss", 0))
+    latents = task.vae.encode(images).mode()
+    assert shapes == [(2, latents.shape[1], latents.shape[2] // 2, latents.shape[3] // 2)]
+    assert loss.isfinite()
 
 
 @pytest.mark.parametrize("cache_latents", [True, False])

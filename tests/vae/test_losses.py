@@ -43,6 +43,16 @@ def test_kl_is_counted_per_colour_value_of_a_picture() -> None:
     assert terms.total.item() == pytest.approx(0.5 * terms.kl.item())
 
 
+def test_kl_is_counted_per_value_of_the_picture_that_was_encoded() -> None:
+    images, _ = pictures()
+    moments = torch.zeros(2, 8, 2, 2)
+    moments[:, :4] = 1.0
+    posterior = DiagonalGaussian.from_moments(moments)
+    half = images[..., :8, :8]
+    terms = VAELoss()(half, half, posterior, num_values=images[0].numel())
+    assert terms.kl.item() == pytest.approx(8 / (3 * 16 * 16))
+
+
 def test_a_constant_shift_has_no_gradient_error() -> None:
     images, _ = pictures()
     terms = VAELoss(VAELossConfig(gradient_weight=1.0))(images, images + 0.25, standard())

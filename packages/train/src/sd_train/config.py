@@ -100,6 +100,10 @@ class VAETrainConfig(_Settings):
     `init_from` is a folder with an autoencoder to go on from; with `decoder_only` its encoder and
     scaling factor stay as they are, so that denoisers trained on its latents stay valid.
     `attention` is one of `sd_ops.ATTENTION_BACKENDS`.
+
+    `equivariance` is the share of the steps in which pictures and latents are halved in size before
+    the latents are decoded: latents that mean the same at any scale hold no hidden patterns, and
+    denoisers learn them several times as fast (Kouzelis et al., "EQ-VAE", arXiv 2502.09509).
     """
 
     trainer: TrainerConfig
@@ -107,6 +111,7 @@ class VAETrainConfig(_Settings):
     vae: Architecture = Architecture(preset="sd15")
     loss: VAELossSettings = VAELossSettings()
     attention: str = "auto"
+    equivariance: Annotated[float, Field(ge=0, le=1)] = 0.0
     init_from: str = ""
     decoder_only: bool = False
     export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"

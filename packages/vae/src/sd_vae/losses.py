@@ -71,11 +71,22 @@ class VAELoss(nn.Module):
         self.perceptual = perceptual
         self.adversarial = adversarial
 
-    def forward(self, images: Tensor, recon: Tensor, posterior: DiagonalGaussian) -> VAELossTerms:
-        """Compare `recon` with `images`, both (B, 3, H, W) in [-1, 1], in float32."""
+    def forward(
+        self,
+        images: Tensor,
+        recon: Tensor,
+        posterior: DiagonalGaussian,
+        *,
+        num_values: int | None = None,
+    ) -> VAELossTerms:
+        """Compare `recon` with `images`, both (B, 3, H, W) in [-1, 1], in float32.
+
+        `num_values` are the colour values of the picture that `posterior` is of, where that is not
+        `images`' own size.
+        """
         config = self.config
         error = recon.float() - images.float()
-        values_per_picture = images[0].numel()
+        values_per_picture = images[0].numel() if num_values is None else num_values
         absolute = config.reconstruction == "l1"
         reconstruction = error.abs().mean() if absolute else error.square().mean()
         kl = posterior.kl().mean() / values_per_picture

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sd_pipeline import load_vae, save_vae
@@ -46,8 +47,12 @@ class VAETask:
         images = to_float(batch["images"], self.layout)
         with torch.set_grad_enabled(not self.config.decoder_only):
             posterior = self.vae.encode(images)
-        recon = self.vae.decode(posterior.sample(generator=generator))
-        terms = self.criterion(images, recon, posterior)
+        latents, num_values = posterior.sample(generator=generator), images[0].numel()
+        if self.config.equivariance:
+            coin = torch.rand((), generator=generator, device=generator.device)
+            if float(coin) < self.config.equivariance:
+                images, latents = _halved(images, latents)
+        terms = self.criterion(images, self.vae.decode(latents), posterior, num_values=num_values)
         scalars = {self.config.loss.reconstruction: terms.reconstruction, "kl": terms.kl}
         return terms.total, scalars | {"gradient": terms.gradient, "detail": terms.detail}
 
@@ -100,6 +105,11 @@ class VAETask:
         for start in range(0, len(indices), size):
             images = self.folder.pictures(indices[start : start + size])
             yield to_float(images.to(self.device), self.layout)
+
+
+def _halved(images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both at half their size, each pixel the mean of four."""
+    return F.avg_pool2d(images, 2), F.avg_pool2d(latents, 2)
 
 
 class LatentStatistics:
