@@ -14,7 +14,10 @@ _MAX_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Say what a setting may be; `listed` allows a list of such, `null` allows JSON's null."""
+    """Say what a setting may be; `null` allows JSON's null.
+
+    `listed` allows a list of such in its place, `many` wants one.
+    """
 
     name: str
     types: tuple[type, ...]
@@ -22,13 +25,15 @@ class _Kind:
     high: float = 0
     listed: bool = False
     null: bool = False
+    many: bool = False
 
     def fits(self, value: object) -> bool:
         if value is None:
             return self.null
-        if self.listed and isinstance(value, list):
-            return len(value) <= _MAX_LISTED and all(self._fits_one(entry) for entry in value)
-        return self._fits_one(value)
+        if (self.listed or self.many) and isinstance(value, list):
+            number = len(value)
+            return 0 < number <= _MAX_LISTED and all(self._fits_one(entry) for entry in value)
+        return not self.many and self._fits_one(value)
 
     def _fits_one(self, value: object) -> bool:
         # JSON's true is an int to Python.
@@ -41,6 +46,8 @@ class _Kind:
         return not isinstance(value, int | float) or self.low <= value <= self.high
 
     def __str__(self) -> str:
+        if self.many:
+            return f"a list of 1 to {_MAX_LISTED}, each {self.name}"
         several = f", or a list of up to {_MAX_LISTED} such" if self.listed else ""
         return f"{self.name}{several}{', or null' if self.null else ''}"
 
@@ -72,12 +79,12 @@ _KINDS: dict[str, _Kind] = {
     "beta_end": _number(0, 1),
     "beta_schedule": _NAME,
     "beta_start": _number(0, 1),
-    "block_out_channels": _whole(1, _CHANNELS, listed=True),
+    "block_out_channels": replace(_whole(1, _CHANNELS), many=True),
     "bos_token_id": _whole(0, 2**31),
     "clip_sample": _SWITCH,
     "clip_sample_range": _number(0, 2**16),
     "cross_attention_dim": _whole(1, _CHANNELS, listed=True),
-    "down_block_types": _NAMES,
+    "down_block_types": replace(_NAME, many=True),
     "eos_token_id": _whole(0, 2**31),
     "force_upcast": _SWITCH,
     "force_zeros_for_empty_prompt": _SWITCH,
@@ -107,7 +114,7 @@ _KINDS: dict[str, _Kind] = {
     "steps_offset": _whole(0, 100_000),
     "timestep_spacing": _NAME,
     "transformer_layers_per_block": _whole(0, _LAYERS // 2, listed=True),
-    "up_block_types": _NAMES,
+    "up_block_types": replace(_NAME, many=True),
     "upcast_attention": _SWITCH,
     "use_karras_sigmas": _SWITCH,
     "use_linear_projection": _SWITCH,

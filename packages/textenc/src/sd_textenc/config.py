@@ -65,8 +65,9 @@ class CLIPTextConfig:
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads")
         for name in (*sizes, "max_positions"):
-            if getattr(self, name) < 1:
-                raise TextEncoderError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if value is None or value < 1:  # a file may say null
+                raise TextEncoderError(f"{name} is {value}; it must be at least 1")
         if self.hidden_size % self.num_heads:
             raise TextEncoderError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}; "
@@ -111,6 +112,7 @@ class CLIPTextConfig:
         values = {
             ours: config.get(theirs, _FILE_DEFAULTS[ours]) for ours, theirs in _FILE_NAMES.items()
         }
+        values["layer_norm_eps"] = float(values["layer_norm_eps"])  # transformers wants no int
         projected = _WITH_PROJECTION in (config.get("architectures") or ())
         return cls(
             **values, projection_dim=config.get("projection_dim", 512) if projected else None

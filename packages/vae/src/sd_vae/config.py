@@ -88,13 +88,20 @@ class VAEConfig:
             out_channels=config.get("out_channels", 3),
             latent_channels=config.get("latent_channels", 4),
             block_out_channels=widths,
-            layers_per_block=config.get("layers_per_block", 1),
+            layers_per_block=_one_for_all(config, "layers_per_block", 1),
             norm_num_groups=config.get("norm_num_groups", 32),
             scaling_factor=config.get("scaling_factor", 0.18215),
-            sample_size=config.get("sample_size", 32),
+            sample_size=_one_for_all(config, "sample_size", 32),
             mid_block_add_attention=config.get("mid_block_add_attention", True),
             force_upcast=config.get("force_upcast", False),
         )
+
+
+def _one_for_all(config: Mapping[str, Any], name: str, default: int) -> int:
+    value = config.get(name, default)
+    if not isinstance(value, int):
+        raise VAEError(f"this autoencoder has {name} {value!r:.60}; only one number is built here")
+    return value
 
 
 def _require_supported(config: Mapping[str, Any], num_blocks: int) -> None:
