@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sd_pipeline.conditions import extra_channels
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.parts import Parts
 from sd_sampler import Denoiser, NoiseSource, Plan
@@ -55,10 +54,23 @@ class Beginning:
 
 
 def begin_anew(parts: Parts, plan: Plan, noise: NoiseSource, dtype: torch.dtype) -> Beginning:
-    """Begin with noise: txt2img."""
+    """Begin with noise: txt2img.
+
+    An inpainting UNet is shown a mask over everything. Raises `PipelineError` for models that need
+    a picture to begin with.
+    """
     x = plan.initial(noise)
-    extra = extra_channels(parts, tuple(x.shape), noise, dtype)
-    return Beginning(plan=plan, x=x, extra=extra)
+    if parts.task == "txt2img":
+        return Beginning(plan=plan, x=x)
+    if parts.task != "inpaint":
+        raise PipelineError(
+            f"this model edits a picture by its own channels ({parts.task}), and txt2img has none "
+            "to give it; use a plain model"
+        )
+    factor = parts.vae.config.downsampling
+    height, width = (side * factor for side in x.shape[-2:])
+    grey = Source(pixels=torch.zeros(1, 3, height, width), strength=1.0)
+    return Beginning(plan=plan, x=x, extra=_seen(parts, grey, noise, dtype))
 
 
 def begin_from(

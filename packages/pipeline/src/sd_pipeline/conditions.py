@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sd_pipeline.errors import PipelineError
 from sd_pipeline.parts import Parts
 from sd_pipeline.record import Record
-from sd_sampler import NoiseSource
 from sd_textenc import Conditioning, PromptReport, encode_weighted
 from sd_textenc.prompts import parse_composition, parse_editing, parse_emphasis
 from sd_unet import AddedConditions
@@ -142,35 +140,6 @@ def _with_sizes(parts: Parts, record: Record, text: Conditioning, *, guided: boo
     device = text.hidden_states.device
     added = AddedConditions(pooled=text.pooled, sizes=torch.tensor(sizes, device=device))
     return Conditions(hidden_states=text.hidden_states, added=added)
-
-
-def extra_channels(
-    parts: Parts, shape: tuple[int, ...], noise: NoiseSource, dtype: torch.dtype
-) -> Tensor | None:
-    """Return what an inpainting UNet wants to see for a whole new picture, None for a plain one.
-
-    That is a mask over everything and the latents of the picture with the masked part made grey,
-    (B, 1 + C, h, w); they are sampled with the next noise of each picture, as diffusers does.
-    Raises `PipelineError` for models that need a picture to begin with.
-    """
-    if parts.task == "txt2img":
-        return None
-    if parts.task != "inpaint":
-        raise PipelineError(
-            f"this model edits a picture by its own channels ({parts.task}), and txt2img has none "
-            "to give it; use a plain model"
-        )
-    vae = parts.vae
-    factor = vae.config.downsampling
-    grey = torch.zeros(
-        (shape[0], vae.config.in_channels, shape[2] * factor, shape[3] * factor),
-        device=vae.post_quant_conv.weight.device,
-        dtype=vae.post_quant_conv.weight.dtype,
-    )
-    posterior = vae.encode(grey)
-    masked = vae.scale(posterior.mean + posterior.std * noise().to(posterior.mean))
-    mask = torch.ones_like(masked[:, :1])
-    return torch.cat([mask, masked], dim=1).to(dtype)
 
 
 def _first_zeroed(text: Conditioning) -> Conditioning:

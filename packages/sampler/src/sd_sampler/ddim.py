@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from sd_sampler.ancestral import ancestral_step
 from sd_sampler.errors import SamplerError
 from sd_sampler.protocols import Denoiser, Noise, OnStep, batch_sigma
 
@@ -55,8 +56,8 @@ def ddim(
         eps = (x - x0) / sigma
         if options.clip is not None:
             x0 = x0.clamp(-options.clip, options.clip)
-        up = options.eta * landing * max(1 - (landing / sigma) ** 2, 0.0) ** 0.5
-        x = x0 + max(landing**2 - up**2, 0.0) ** 0.5 * eps
+        down, up = ancestral_step(sigma, landing, options.eta)
+        x = x0 + down * eps
         if noise is not None and up > 0:
             x = x + up * noise()
         if landing != levels[step + 1]:
