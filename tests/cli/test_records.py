@@ -30,7 +30,35 @@ def test_inspect_prints_what_a_picture_says(
     assert "made by sdcli" in printed
     assert "prompt: a [cat|dog] on a (mat:1.3)" in printed
     assert run(["inspect", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["seed"] == 5
+    told = json.loads(capsys.readouterr().out)
+    assert (told["seed"], told["encoding"]["name"], len(told["pixels"])) == (5, "png", 64)
+
+
+def test_inspect_says_where_a_format_has_changed_the_pixels(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, words in (
+        ("a.jpg", ", as drawn; JPEG of quality 95 has changed them\n"),
+        ("a.webp", "\n"),
+    ):
+        path = draw(tiny_model, tmp_path / name)
+        capsys.readouterr()
+        assert run(["inspect", str(path)]) == 0
+        last = capsys.readouterr().out.splitlines(keepends=True)[-1]
+        assert last[:8] == "pixels: "
+        assert last[8 + 64 :] == words
+
+
+def test_what_a_file_says_does_not_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = PngInfo()
+    info.add_itxt("invokeai_metadata", '{"a\x9b": "\\u001b[2J\\ud800\\nb"}')
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
+    assert run(["inspect", str(tmp_path / "a.png")]) == 0
+    assert capsys.readouterr().out.endswith("a\\x9b: \\x1b[2J\\ud800\nb\n")
+    assert run(["inspect", str(tmp_path / "a.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["a\x9b"] == "\x1b[2J\ud800\nb"
 
 
 @pytest.mark.parametrize(
@@ -50,6 +78,104 @@ def test_a_picture_is_made_again_identically(
     assert run(["replay", str(path), "--out", str(tmp_path / "again.png")]) == 0
     assert capsys.readouterr().out == f"{path}: identical\n"
     assert np.array_equal(Image.open(path), Image.open(tmp_path / "again.png"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("one.webp", ""), ("one.jpg", " as drawn, before JPEG of quality 95")],
+)
+def test_a_picture_in_any_format_is_made_again_identically(
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    words: str,
+) -> None:
+    path = draw(tiny_model, tmp_path / name)
+    capsys.readouterr()
+    assert run(["replay", str(path), "--out", str(tmp_path / f"again-{name}")]) == 0
+    assert capsys.readouterr().out == f"{path}: identical{words}\n"
+    assert path.read_bytes() == (tmp_path / f"again-{name}").read_bytes()
+
+
+def test_replay_prints_one_json_document(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = draw(tiny_model, tmp_path / "one.png")
+    capsys.readouterr()
+    assert run(["replay", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "file": str(path),
+        "identical": True,
+        "different_pixels": 0,
+        "num_pixels": 4096,
+        "changed": False,
+        "differences": {},
+    }
+
+
+@pytest.mark.parametrize(("name", "least"), [("one.png", 4000), ("one.jpg", 4000)])
+def test_another_picture_is_told_with_what_differs(
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    least: int,
+) -> None:
+    from dataclasses import replace
+
+    from sd_pipeline import Picture, read_image, read_metadata, save_picture
+
+    path = draw(tiny_model, tmp_path / name)
+    record = read_metadata(path).record
+    assert record is not None
+    other = replace(record, seed=6, batch_seed=6, versions={**record.versions, "torch": "0.1"})
+    save_picture(Picture(image=read_image(path), record=other, seconds=0), path)
+    capsys.readouterr()
+    assert run(["replay", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["identical"], told["num_pixels"]) == (False, 4096)
+    assert least < told["different_pixels"] <= 4096
+    assert told["differences"]["torch"]["then"] == "0.1"
+    assert list(told["differences"]) == ["torch"]
+    assert run(["replay", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{told['different_pixels']} of 4096 pixels differ" in printed
+    assert "torch: 0.1 then" in printed
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"dtype": "float99"}, "dtype is 'float99'; it must be float32"),
+        ({"batch_seed": 6}, "a seed that is not of its batch"),
+        ({"batch_seed": 2}, "a seed that is not of its batch"),
+        ({"sampler": "eulr"}, "did you mean 'euler'"),
+        ({"edit": {"source": "0", "unheard_of": 1}}, "give it as --image"),
+        ({"edit": {"strength": 1}}, "does not know"),
+        ({"width": 7}, "width is 7"),
+        ({"model": "/no/model"}, "no model '/no/model'"),
+    ],
+)
+def test_a_record_that_cannot_be_drawn_is_refused_in_one_line(
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    values: dict[str, object],
+    words: str,
+) -> None:
+    path = draw(tiny_model, tmp_path / "one.png")
+    with Image.open(path) as image:
+        record = json.loads(image.text["sd-record"])
+        info = PngInfo()
+        info.add_itxt("sd-record", json.dumps({**record, **values}))
+        image.save(path, pnginfo=info)
+    capsys.readouterr()
+    assert run(["replay", str(path)]) == 2
+    told = capsys.readouterr()
+    assert words in told.err
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
 
 
 def test_each_of_a_batch_is_made_again_identically(
@@ -100,6 +226,7 @@ def test_a_changed_file_is_told_with_the_number_of_its_pixels(
     printed = capsys.readouterr().out
     # The pixels that were written are the ones that are drawn again: the record says so.
     assert "identical" in printed
+    assert "it has been changed" in printed
     record["pixels"] = "0" * 64
     info = PngInfo()
     info.add_itxt("sd-record", json.dumps(record))

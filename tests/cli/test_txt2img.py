@@ -92,7 +92,7 @@ def test_a_bracket_that_is_never_closed_is_named(
         (["a", "--out", "/dev/null/pictures"], "cannot write to /dev/null"),
         (["a", "--out", "one.png", "--count", "2"], "one file for 2 pictures"),
         ([""], "the prompt is empty"),
-        ([], "Missing argument 'prompt'"),
+        ([], "give either a prompt"),
         (["a", "--bogus"], "No such option: --bogus"),
     ],
 )

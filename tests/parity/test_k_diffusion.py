@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
@@ -28,6 +28,7 @@ from sd_sampler import (
     lms,
     make_sigmas,
     polyexponential_sigmas,
+    restart,
 )
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -130,3 +131,35 @@ def test_ladders_between_two_levels(theirs: ModuleType, num_steps: int) -> None:
     ours = polyexponential_sigmas(0.03, 14.6, num_steps, rho=2.5)
     expected = theirs.get_sigmas_polyexponential(num_steps, 0.03, 14.6, rho=2.5)[:-1].double()
     torch.testing.assert_close(ours, expected, rtol=2e-6, atol=0)
+
+
+@pytest.fixture
+def double_precision() -> Iterator[None]:
+    """Let k-diffusion's ladders, which have torch's default type, be float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize(
+    ("num_steps", "times", "each"), [(20, 1, 9), (35, 1, 9), (36, 2, 9), (60, 2, 15)]
+)
+def test_restart_is_what_the_web_ui_makes_of_heun(
+    theirs: ModuleType, num_steps: int, times: int, each: int
+) -> None:
+    # k-diffusion has no Restart; the web UI's is Heun's steps along k-diffusion's Karras ladders.
+    ends = float(SCHEDULE.sigmas[0]), float(SCHEDULE.sigmas[-1])
+    whole = theirs.get_sigmas_karras(num_steps - times * each, *ends)
+    bottom, top = (int((whole - level).abs().argmin()) for level in (0.1, 2.0))
+    again = theirs.get_sigmas_karras(each + 1, whole[bottom].item(), whole[top].item())[:-1]
+    draw = draws(1)
+    x = theirs.sample_heun(wavy, start(whole), whole[: bottom + 1], disable=True)
+    for _ in range(times):
+        x = x + draw() * (whole[top] ** 2 - whole[bottom] ** 2).sqrt()
+        x = theirs.sample_heun(wavy, x, again, disable=True)
+    x = theirs.sample_heun(wavy, x, whole[bottom:], disable=True)
+    sigmas = make_sigmas("karras", SCHEDULE, num_steps)
+    ours = restart(wavy, start(sigmas), sigmas, noise=draws(1))
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-9)

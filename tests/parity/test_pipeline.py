@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sd_pipeline import Scheduler, Txt2Img, load_pipeline, save_model
-from sd_sampler import SAMPLERS, DiffusionConfig
+from sd_sampler import SAMPLERS, DiffusionConfig, GuidanceOptions
 from tests.tiny_model import tiny_parts
 
 PROMPT, NEGATIVE = "two black dogs on a mat", "a cat"
@@ -66,3 +66,29 @@ def test_each_sampler_draws_the_picture_that_diffusers_draws(
     peers = theirs(folder, sampler, seeds=[11, 12], steps=5)
     assert np.abs(mine - peers).max() <= 1  # one grey level: rounding
     assert (mine != peers).mean() < 0.01
+
+
+@pytest.mark.parametrize(("scale", "adaptive"), [(4.0, 0.0), (1.0, 0.0), (4.0, 0.002)])
+def test_perturbed_attention_guidance_draws_diffusers_picture(
+    eps_model: Path, scale: float, adaptive: float
+) -> None:
+    peer = diffusers.StableDiffusionPAGPipeline.from_pretrained(
+        eps_model, pag_applied_layers=["mid"]
+    )
+    peer.set_progress_bar_config(disable=True)
+    peer.scheduler = diffusers.EulerDiscreteScheduler.from_config(peer.scheduler.config)
+    images = peer(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=5,
+        guidance_scale=scale,
+        pag_scale=3.0,
+        pag_adaptive_scale=adaptive,
+        generator=torch.Generator("cpu").manual_seed(11),
+        output_type="np",
+    ).images
+    settings = {"seed": 11, "num_steps": 5, "guidance_scale": scale}
+    guidance = GuidanceOptions(pag_scale=3.0, pag_adaptive_scale=adaptive)
+    mine = ours(eps_model, "euler", None, **settings, guidance=guidance)
+    assert np.abs(mine - (images * 255).round().astype(int)).max() <= 1
+    assert np.abs(mine - ours(eps_model, "euler", None, **settings)).max() > 3

@@ -1,10 +1,23 @@
-"""What is done to classifier-free guidance."""
+"""What is done to classifier-free guidance, and guidance by perturbed attention."""
+
+import json
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch import Tensor
 
-from sd_sampler import EPS, X0, Guidance, GuidanceOptions, SamplerError, V, combine, compose
+from sd_sampler import (
+    EPS,
+    X0,
+    Guidance,
+    GuidanceOptions,
+    NoiseSchedule,
+    SamplerError,
+    V,
+    combine,
+    compose,
+)
 
 SIGMAS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
 
@@ -21,6 +34,61 @@ def guided(kind=V, **options: object) -> Tensor:
 
 def test_the_defaults_are_plain_guidance() -> None:
     assert torch.equal(guided(scale=5.0), combine(some(1), some(2), 5.0))
+
+
+def perturbed(uncond: Tensor | None = None, **options: object) -> Tensor:
+    guidance = Guidance(GuidanceOptions(**options), V, SIGMAS)
+    sigma = torch.full((2,), 2.0, dtype=torch.float64)
+    return guidance(some(0), sigma, uncond, some(2), some(3))
+
+
+def test_perturbed_attention_guides_away_from_what_is_perturbed() -> None:
+    away = 3.0 * (some(2) - some(3))
+    torch.testing.assert_close(perturbed(pag_scale=3.0), some(2) + away)
+    both = perturbed(some(1), scale=5.0, pag_scale=3.0)
+    torch.testing.assert_close(both, combine(some(1), some(2), 5.0) + away)
+    projected = perturbed(some(1), scale=5.0, pag_scale=3.0, projected=True)
+    torch.testing.assert_close(projected, guided(scale=5.0, projected=True) + away)
+
+
+def test_what_is_rescaled_and_thresholded_is_all_of_the_guidance() -> None:
+    cond = some(2)
+    cut = perturbed(pag_scale=9.0, threshold=90.0)
+    bound = cond.flatten(1).abs().quantile(0.9, dim=1)
+    torch.testing.assert_close(cut.flatten(1).abs().amax(1), bound, rtol=1e-6, atol=0)
+    sigma, x = torch.full((2,), 2.0, dtype=torch.float64), some(0)
+    c_skip, c_out, _ = (value[:, None, None, None] for value in V.scalings(sigma))
+    rescaled = (perturbed(pag_scale=9.0, rescale=1.0) - c_skip * x) / c_out
+    wanted = (cond - c_skip * x) / c_out
+    torch.testing.assert_close(rescaled.std((1, 2, 3)), wanted.std((1, 2, 3)))
+
+
+def test_perturbed_attention_guides_within_the_interval_only_with_or_without_the_other() -> None:
+    for scale in (1.0, 3.0):
+        options = GuidanceOptions(scale=scale, pag_scale=2.0, interval=(0.2, 0.6))
+        guidance = Guidance(options, V, SIGMAS)
+        levels = [sigma.reshape(1) for sigma in SIGMAS[:-1]]
+        assert [guidance.pag_scale(sigma) for sigma in levels] == [0, 2, 2, 0, 0]
+        assert any(guidance.active(sigma) for sigma in levels) == (scale > 1)
+    assert Guidance(GuidanceOptions(scale=3.0), V, SIGMAS).pag_scale(SIGMAS[:1]) == 0
+
+
+def test_perturbed_attention_guidance_wanes_by_the_timestep() -> None:
+    schedule = NoiseSchedule.scaled_linear()
+    options = GuidanceOptions(pag_scale=3.0, pag_adaptive_scale=0.005)
+    guidance = Guidance(options, V, SIGMAS, timesteps=schedule)
+    at = [guidance.pag_scale(schedule.sigma_of(torch.tensor([t]))) for t in (999, 600, 300)]
+    assert at == pytest.approx([2.995, 1.0, 0.0], abs=1e-6)
+    with pytest.raises(SamplerError, match="goes by the timestep: give timesteps=plan"):
+        Guidance(options, V, SIGMAS)
+
+
+def test_options_survive_the_way_through_json() -> None:
+    options = GuidanceOptions(
+        scale=4.0, interval=(0.1, 0.8), pag_scale=3.0, pag_layers=("mid", "up_blocks.1")
+    )
+    assert GuidanceOptions(**json.loads(json.dumps(asdict(options)))) == options
+    assert GuidanceOptions(**json.loads(json.dumps(asdict(GuidanceOptions())))) == GuidanceOptions()
 
 
 def test_prompts_are_composed_by_weight() -> None:
@@ -88,6 +156,10 @@ def test_thresholding_brings_the_percentile_back_and_cuts_what_is_beyond() -> No
         ({"interval": (0.5, 1.2)}, "interval's end is 1.2; it must be from 0.5 to 1"),
         ({"threshold": 150.0}, "percentile is 150.0; it must be from 1 to 100"),
         ({"momentum": -2.0}, "momentum is -2.0"),
+        ({"pag_scale": -1.0}, "attention guidance's scale is -1.0; it must be from 0 to 100"),
+        ({"pag_scale": float("nan")}, "attention guidance's scale is nan"),
+        ({"pag_adaptive_scale": 2.0}, "guidance's adaptive scale is 2.0; it must be from 0 to 1"),
+        ({"pag_scale": 3.0, "pag_layers": ()}, "has no layer; name one, such as mid"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], says: str) -> None:

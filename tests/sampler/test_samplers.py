@@ -1,7 +1,6 @@
 """Samplers meet closed forms, their order of convergence, and one another."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -28,6 +27,7 @@ from sd_sampler import (
     dpmpp_2s_ancestral,
     dpmpp_3m_sde,
     dpmpp_sde,
+    er_sde,
     euler,
     euler_ancestral,
     heun,
@@ -35,53 +35,23 @@ from sd_sampler import (
     lms,
     make_sigmas,
     plms,
+    restart,
     tcd,
     unipc,
+)
+from tests.sampler.closed_forms import (
+    MEAN,
+    STD,
+    gaussian,
+    gaussian_flow,
+    random_x,
+    standard,
+    variance_after,
+    wavy,
 )
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 RUNS = [entry.run for entry in SAMPLERS.values()]
-MEAN, STD = 0.7, 0.4
-
-
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    """Denoise perfectly for data drawn from N(MEAN, STD^2)."""
-    variance = sigma[:, None] ** 2
-    return (STD**2 * x + variance * MEAN) / (STD**2 + variance)
-
-
-def gaussian_flow(x: Tensor, start: float, end: float) -> Tensor:
-    """Solve the probability-flow ODE of N(MEAN, STD^2) from one noise level to another."""
-    return MEAN + (x - MEAN) * math.sqrt((STD**2 + end**2) / (STD**2 + start**2))
-
-
-def wavy(x: Tensor, sigma: Tensor) -> Tensor:
-    """Denoise wrongly and nonlinearly, so that two samplers agree only if they are the same."""
-    return torch.tanh(2 * x) / (1 + sigma[:, None]) + 0.1 * torch.sin(3 * x)
-
-
-class Impulses:
-    """In place of noise: entry k of the batch is given 1 at draw k and nothing else."""
-
-    def __init__(self, count: int) -> None:
-        self.count, self.drawn = count, 0
-
-    def __call__(self) -> Tensor:
-        self.drawn += 1
-        return torch.eye(self.count, dtype=torch.float64)[self.drawn][:, None]
-
-
-def variance_after(sampler: Sampler, denoise: Callable, sigmas: Tensor, start: float) -> float:
-    """Return the variance of a linear sampler's output, each impulse's response squared."""
-    x = torch.zeros(len(sigmas) + 1, 1, dtype=torch.float64)
-    x[0] = start**0.5
-    response = sampler(denoise, x, sigmas, noise=Impulses(len(x)))
-    return float((response**2).sum())
-
-
-def random_x(*shape: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
 def without_noise(sampler: Sampler) -> Sampler:
@@ -104,6 +74,9 @@ def without_noise(sampler: Sampler) -> Sampler:
         (without_noise(dpmpp_2m_sde), 2),
         (without_noise(dpmpp_3m_sde), 2),  # its first step is of first order
         (lms, 2),  # as here
+        (partial(er_sde, eta=0.0, order=1), 1),
+        (partial(er_sde, eta=0.0, order=2), 2),
+        (without_noise(er_sde), 2),  # and here
     ],
 )
 def test_the_error_falls_with_the_order_of_the_method(sampler: Sampler, order: int) -> None:
@@ -136,6 +109,8 @@ def test_twenty_karras_steps_nearly_solve_a_gaussian(sampler: Sampler, tolerance
         dpmpp_sde,
         dpmpp_2m_sde,
         dpmpp_3m_sde,
+        er_sde,
+        restart,
     ],
 )
 def test_ancestral_sampling_draws_from_the_data(sampler: Sampler) -> None:
@@ -152,10 +127,6 @@ def test_ancestral_sampling_draws_from_the_data(sampler: Sampler) -> None:
 
 def zero(x: Tensor, _sigma: Tensor) -> Tensor:
     return torch.zeros_like(x)
-
-
-def standard(x: Tensor, sigma: Tensor) -> Tensor:
-    return x / (1 + sigma[:, None] ** 2)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
@@ -251,21 +222,31 @@ def test_every_step_is_reported_and_the_last_x_is_the_result(sampler: Sampler) -
     assert out.dtype == torch.float32
 
 
+def rational(x: Tensor, sigma: Tensor) -> Tensor:
+    """Denoise by sums and quotients alone, whose digits do not hang on their place in memory."""
+    return x / (1 + sigma.reshape(-1, *[1] * (x.ndim - 1)) + x * x)
+
+
 @pytest.mark.parametrize("sampler", RUNS, ids=SAMPLERS)
-def test_a_picture_comes_out_the_same_alone_and_in_a_batch(sampler: Sampler) -> None:
-    sigmas = make_sigmas("karras", SCHEDULE, 6)
+def test_a_picture_is_the_same_to_the_bit_alone_in_a_batch_and_in_any_order(
+    sampler: Sampler,
+) -> None:
+    sigmas = make_sigmas("karras", SCHEDULE, 24)  # enough for a restart
 
     def sample(*seeds: int) -> Tensor:
-        noise = NoiseSource(seeds, (3,))
-        return sampler(wavy, noise.initial() * 14.6, sigmas, noise=noise)
+        noise = NoiseSource(seeds, (4, 5, 3))
+        return sampler(rational, noise.initial() * 14.6, sigmas, noise=noise)
 
-    torch.testing.assert_close(sample(4, 5, 6)[1:2], sample(5))
+    batch = sample(4, 5, 6)
+    assert torch.equal(sample(5), batch[1:2])
+    assert torch.equal(sample(6, 5, 4), batch.flip(0))
+    assert torch.equal(sample(6, 9, 4, 8)[::2], batch.flip(0)[::2])
 
 
 @pytest.mark.parametrize("name", [name for name, entry in SAMPLERS.items() if entry.stochastic])
 def test_a_sampler_that_needs_noise_says_so(name: str) -> None:
     with pytest.raises(SamplerError, match="give noise=NoiseSource"):
-        SAMPLERS[name].run(zero, torch.ones(1, 1), torch.tensor([2.0, 1.0, 0.0]))
+        SAMPLERS[name].run(zero, torch.ones(1, 1), torch.linspace(3, 0, 25))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -276,8 +257,7 @@ def test_a_sampler_draws_noise_if_its_entry_says_so(name: str) -> None:
         drawn.append(1)
         return torch.zeros(1, 1)
 
-    sigmas = torch.tensor([3.0, 2.0, 1.0, 0.0])
-    SAMPLERS[name].run(zero, torch.ones(1, 1), sigmas, noise=noise)
+    SAMPLERS[name].run(zero, torch.ones(1, 1), torch.linspace(3, 0, 25), noise=noise)
     assert bool(drawn) == SAMPLERS[name].stochastic
 
 

@@ -1,53 +1,78 @@
 """What every command that draws does: expand, open, report, draw, save."""
 
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdcli.errors import CommandError
 from sdcli.hashes import known_hash
+from sdcli.interrupts import after_step
 from sdcli.models import open_named
+from sdcli.option_groups import Chosen, OutputOptions, PromptOptions
 from sdcli.progress import note, progress
 
 if TYPE_CHECKING:
-    from sd_pipeline import Picture, Pipeline, Txt2Img
-    from sd_pipeline.pipeline import OnStep
+    from sd_pipeline import Picture, PictureFormat, Pipeline, Step, Txt2Img
+
+_NO_PROMPT_OPTIONS = PromptOptions()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chosen:
-    """Hold which model to draw with, and how; `changes` are to its diffusion process."""
+@dataclass(slots=True)
+class Drawn:
+    """Hold the pictures of a command and their files, as far as it came."""
 
-    model: str
-    variant: str | None
-    use_ema: bool
-    device: str
-    dtype: str
-    attention: str
-    changes: Mapping[str, Any]
+    pictures: "list[Picture]" = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
 
 
-def draw(request: "Txt2Img", chosen: Chosen, out: Path, wildcards: Path | None) -> None:
-    """Draw what a request of any kind asks for, and print each picture's path, seed and time."""
+def draw(
+    requests: "Sequence[Txt2Img]",
+    chosen: Chosen,
+    output: OutputOptions,
+    prompts: PromptOptions = _NO_PROMPT_OPTIONS,
+    *,
+    finish: Callable[[Drawn], None] | None = None,
+) -> None:
+    """Draw what requests of any kind ask for, and print each picture's path, seed and time.
+
+    `finish` is what is to be done with all of them before the document, if one is asked for, is
+    printed; what it puts into `more` is told, too.
+    """
     started = time.perf_counter()
-    from sd_pipeline import check_out
+    from sd_pipeline import PictureFormat, check_fits, check_out
 
-    requests = _expanded(request, wildcards)
-    check_out(out, request.count)
+    requests = expanded(requests, prompts)
+    file_format = PictureFormat.of(output.out, output.file_format, output.quality)  # type: ignore[arg-type]
+    check_out(output.out, sum(request.count for request in requests))
     pipeline = open_pipeline(chosen)
-    pipeline.resolve(request)
-    for text in dict.fromkeys(t for r in requests for t in (r.prompt, r.negative_prompt)):
+    for request in requests:
+        check_fits(pipeline.resolve(request), file_format)
+    for text in dict.fromkeys(text for request in requests for text in _texts(request)):
         _report_losses(pipeline, text)
     note(f"{chosen.model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
-    _draw(pipeline, requests, out)
+    drawn = Drawn()
+    try:
+        _draw(pipeline, requests, output, file_format, drawn)
+        if finish is not None:
+            finish(drawn)
+    finally:  # an interrupted command tells what is finished
+        if output.json:
+            seconds = time.perf_counter() - started
+            document = {"model": chosen.model, "device": str(pipeline.device), "seconds": seconds}
+            print(json.dumps({**document, **_told(drawn)}, ensure_ascii=False))
 
 
 def open_pipeline(chosen: Chosen) -> "Pipeline":
     """Open the model to draw with; its records tell which it was."""
-    from sd_pipeline import load_pipeline, read_defaults
+    from sd_pipeline import check_tiling, load_pipeline, read_defaults
 
+    check_tiling(chosen.tiling)
     opened, path = open_named(chosen.model, variant=chosen.variant, use_ema=chosen.use_ema)
     pipeline = load_pipeline(
         opened.with_process(chosen.changes),
@@ -55,6 +80,7 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
         device=chosen.device,
         dtype=chosen.dtype,
         attention=chosen.attention,
+        batch_invariant=chosen.batch_invariant,
         defaults=read_defaults(path),
     )
     origin = {
@@ -62,54 +88,120 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
         "variant": chosen.variant,
         "use_ema": chosen.use_ema,
     }
-    return replace(pipeline, origin=origin)
+    return replace(pipeline, origin=origin, tiling=chosen.tiling)  # type: ignore[arg-type]
 
 
-def _expanded(request: "Txt2Img", wildcards: Path | None) -> list["Txt2Img"]:
-    """Choose each picture's words by its seed; neighbours of the same words stay one request."""
-    from sd_textenc.prompts import Wildcards, expand
+def expanded(requests: "Sequence[Txt2Img]", prompts: PromptOptions) -> "list[Txt2Img]":
+    """Put styles on, and choose each picture's words by its seed.
 
-    known = None if wildcards is None else Wildcards.from_folder(wildcards)
-    requests: list[Txt2Img] = []
-    for seed in range(request.seed, request.seed + request.count):
-        prompt = expand(request.prompt, seed, known)
-        negative = expand(request.negative_prompt, seed, known)
-        one = replace(request, prompt=prompt, negative_prompt=negative, seed=seed, count=1)
-        last = requests[-1] if requests else None
-        if last and (last.prompt, last.negative_prompt) == (prompt, negative):
-            requests[-1] = replace(last, count=last.count + 1)
-        else:
-            requests.append(one)
-    return requests
+    Neighbours of the same words stay one request.
+    """
+    from sd_textenc.prompts import Styles, Wildcards, expand
+
+    wildcards = None if prompts.wildcards is None else Wildcards.from_folder(prompts.wildcards)
+    styles = Styles.from_file(prompts.styles) if prompts.style else Styles()
+    result: list[Txt2Img] = []
+    for request in requests:
+        texts = styles.apply(prompts.style or (), request.prompt, request.negative_prompt)
+        first = len(result)
+        for index in range(request.count):
+            seed = request.seed + index
+            prompt, negative = (expand(text, seed, wildcards) for text in texts)
+            last = result[-1] if len(result) > first else None
+            if last and (last.prompt, last.negative_prompt) == (prompt, negative):
+                result[-1] = replace(last, count=last.count + 1)
+                continue
+            blend = request.blend
+            if blend is not None:
+                blend = replace(
+                    blend,
+                    prompt=None if blend.prompt is None else expand(blend.prompt, seed, wildcards),
+                    seed=None if blend.seed is None else blend.seed + index,
+                )
+            one = replace(request, prompt=prompt, negative_prompt=negative)
+            result.append(replace(one, seed=seed, count=1, blend=blend))
+    return result
 
 
-def _draw(pipeline: "Pipeline", requests: Sequence["Txt2Img"], out: Path) -> None:
+def _draw(
+    pipeline: "Pipeline",
+    requests: "Sequence[Txt2Img]",
+    output: OutputOptions,
+    file_format: "PictureFormat",
+    drawn: Drawn,
+) -> None:
     from sd_pipeline import save_picture
 
     count = sum(request.count for request in requests)
     num_batches = sum(-(-request.count // request.batch_size) for request in requests)
-    with progress() as bars:
+    with _showing(pipeline, num_batches, output) as (tell, say, check):
+        for picture in chain.from_iterable(pipeline.draw(each, tell) for each in requests):
+            path = save_picture(picture, output.out, file_format)
+            drawn.pictures.append(picture)
+            drawn.paths.append(path)
+            say(f"{len(drawn.paths)}/{count} pictures")
+            if not output.json:
+                print(f"{path}  seed {picture.record.seed}  {picture.seconds:.1f} s", flush=True)
+        check()
+
+
+@contextmanager
+def _showing(
+    pipeline: "Pipeline", num_batches: int, output: OutputOptions
+) -> "Iterator[tuple[Callable[[Step], None], Callable[[str], None], Callable[[], None]]]":
+    """Show a bar; yield what moves it, what writes behind it, and what raises after a Ctrl-C."""
+    show = _previewer(pipeline, output)
+    with progress() as bars, after_step() as check:
         bar = bars.add_task("denoising", total=None, note="")
 
-        def tell(_step: int, num_steps: int) -> None:
-            bars.update(bar, total=num_batches * num_steps, advance=1)
+        def tell(step: "Step") -> None:
+            bars.update(bar, total=num_batches * step.num_steps, advance=1)
+            if show is not None and step.number % output.preview == 0:
+                show(step)
+            check()
 
-        drawn = chain.from_iterable(pictures(pipeline, request, tell) for request in requests)
-        for done, picture in enumerate(drawn, start=1):
-            path = save_picture(picture, out)
-            bars.update(bar, note=f"{done}/{count} pictures")
-            print(f"{path}  seed {picture.record.seed}  {picture.seconds:.1f} s", flush=True)
+        yield tell, lambda text: bars.update(bar, note=text), check
 
 
-def pictures(pipeline: "Pipeline", request: "Txt2Img", on_step: "OnStep") -> Iterator["Picture"]:
-    """Draw what a request of any kind asks for."""
-    from sd_pipeline import Img2Img, Inpaint
+def _previewer(pipeline: "Pipeline", output: OutputOptions) -> "Callable[[Step], None] | None":
+    if output.preview < 0:
+        raise CommandError(f"--preview is {output.preview}; it must be 0 (never) or more")
+    if not output.preview:
+        return None
+    from PIL import Image
 
-    if isinstance(request, Inpaint):
-        return pipeline.inpaint(request, on_step)
-    if isinstance(request, Img2Img):
-        return pipeline.img2img(request, on_step)
-    return pipeline.txt2img(request, on_step)
+    from sd_checkpoint import atomic_path
+    from sd_pipeline import fit_preview
+
+    to_pictures = fit_preview(pipeline.parts.vae)
+    out = output.out
+    path = out / "preview.png" if out.is_dir() else out.with_name(f"{out.stem}.preview.png")
+
+    def show(step: "Step") -> None:
+        small = to_pictures(step.x0)
+        row = Image.new("RGB", (sum(one.width for one in small), small[0].height))
+        for index, one in enumerate(small):
+            row.paste(one, (index * one.width, 0))
+        size = (row.width * pipeline.factor, row.height * pipeline.factor)
+        with atomic_path(path) as temporary:
+            row.resize(size, Image.Resampling.BICUBIC).save(temporary, format="PNG")
+
+    return show
+
+
+def _told(drawn: Drawn) -> dict[str, Any]:
+    pictures = [
+        {"path": str(path), "seed": picture.record.seed, "seconds": picture.seconds}
+        for path, picture in zip(drawn.paths, drawn.pictures, strict=True)
+    ]
+    return {"pictures": pictures, **drawn.more}
+
+
+def _texts(request: "Txt2Img") -> Iterable[str]:
+    yield request.prompt
+    yield request.negative_prompt
+    if request.blend is not None and request.blend.prompt is not None:
+        yield request.blend.prompt
 
 
 def _report_losses(pipeline: "Pipeline", text: str) -> None:

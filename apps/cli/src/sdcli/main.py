@@ -13,7 +13,7 @@ app = typer.Typer(
     help="Text to image with latent diffusion, and the training of every part of it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    rich_markup_mode=None,  # helps speak of [word] and [default: ...], which markup would swallow
 )
 commands.register(app)
 

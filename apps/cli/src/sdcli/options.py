@@ -1,14 +1,12 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from sdcli.errors import CommandError
-
-if TYPE_CHECKING:
-    from sd_sampler import GuidanceOptions
 
 Model = Annotated[
     str,
@@ -43,30 +41,67 @@ Out = Annotated[
     Path,
     typer.Option(
         "--out",
-        help="A .png file for one picture (replaced if it exists), or a folder, in which "
-        "every picture gets a new name.",
+        help="A .png, .jpg or .webp file for one picture (replaced if it exists), or a folder, in "
+        "which every picture gets a new name.",
     ),
 ]
+FormatName = Annotated[
+    str | None,
+    typer.Option("--format", help="In a folder: png, jpeg or webp. [default: png]"),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        "--quality", help="Of JPEG and WebP, from 1 to 100. [default: 95; WebP without loss]"
+    ),
+]
+PreviewSteps = Annotated[
+    int,
+    typer.Option(
+        "--preview",
+        help="Write the running picture, small, every so many steps to preview.png beside the "
+        "pictures; 0 is never.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Steps = Annotated[
     int | None,
     typer.Option("--steps", help="Sampling steps, 1 or more. [default: the model's]"),
 ]
+SAMPLERS = (
+    "ddim", "ddpm", "ddpm_large", "euler", "euler_a", "heun", "dpm2", "dpm2_a", "lms", "plms",
+    "dpmpp_2m", "dpmpp_2s_a", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "unipc", "deis", "lcm",
+    "tcd", "restart", "er_sde",
+)  # fmt: skip
+"""Those of sd_sampler, which imports torch and so is not asked for its names here."""
+SCHEDULES = (
+    "karras", "exponential", "polyexponential", "kl_optimal", "uniform", "sgm_uniform", "simple",
+    "ddim_uniform", "beta", "align_your_steps", "align_your_steps_xl", "lcm", "leading",
+    "trailing", "linspace",
+)  # fmt: skip
+
+
+def _one_of(names: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Complete a name in the shell."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
 SamplerName = Annotated[
     str | None,
     typer.Option(
         "--sampler",
-        help="ddim, ddpm, ddpm_large, euler, euler_a, heun, dpm2, dpm2_a, lms, plms, dpmpp_2m, "
-        "dpmpp_2s_a, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, unipc, deis, lcm or tcd; or as the "
-        "web UI spells it, such as 'DPM++ 2M Karras'. [default: the model's]",
+        help=f"{', '.join(SAMPLERS[:-1])} or {SAMPLERS[-1]}; or as the web UI spells it, such as "
+        "'DPM++ 2M Karras'. [default: the model's]",
+        autocompletion=_one_of(SAMPLERS),
     ),
 ]
 ScheduleName = Annotated[
     str | None,
     typer.Option(
         "--schedule",
-        help="Noise levels to stop at: karras, exponential, polyexponential, kl_optimal, "
-        "uniform, sgm_uniform, simple, ddim_uniform, beta, align_your_steps, "
-        "align_your_steps_xl, lcm, leading, trailing or linspace. [default: the sampler's]",
+        help=f"Noise levels to stop at: {', '.join(SCHEDULES[:-1])} or {SCHEDULES[-1]}. "
+        "[default: the sampler's]",
+        autocompletion=_one_of(SCHEDULES),
     ),
 ]
 Guidance = Annotated[
@@ -104,6 +139,35 @@ Threshold = Annotated[
         "cut off.",
     ),
 ]
+PagScale = Annotated[
+    float,
+    typer.Option(
+        "--pag",
+        help="Perturbed-attention guidance: how far from what the UNet sees without its "
+        "self-attention, from 0 (off) to 100; 3 is usual. It takes half as long again.",
+    ),
+]
+PagAdaptive = Annotated[
+    float,
+    typer.Option(
+        "--pag-adaptive", help="From 0 to 1: how soon --pag wanes on the way; 0 is not at all."
+    ),
+]
+PagLayers = Annotated[
+    str,
+    typer.Option(
+        "--pag-layers",
+        help="Where: mid, down, up, or paths of modules such as up_blocks.1, with commas between.",
+    ),
+]
+Width = Annotated[
+    int | None,
+    typer.Option("--width", help="Pixels, a multiple of 8. [default: the model's or picture's]"),
+]
+Height = Annotated[
+    int | None,
+    typer.Option("--height", help="Pixels, a multiple of 8. [default: the model's or picture's]"),
+]
 Seed = Annotated[
     int | None,
     typer.Option(
@@ -120,6 +184,40 @@ WildcardFolder = Annotated[
     typer.Option(
         "--wildcards",
         help="Folder of .txt files, a choice a line: animals/pets.txt is __animals/pets__.",
+    ),
+]
+StyleNames = Annotated[
+    list[str] | None,
+    typer.Option("--style", help="A style of the --styles file; may be repeated."),
+]
+StyleFile = Annotated[
+    Path,
+    typer.Option(
+        "--styles",
+        help="The web UI's styles.csv: name, prompt, negative_prompt. {prompt} is where the prompt "
+        "goes, else a style is added at its end.",
+    ),
+]
+SeamlessAxes = Annotated[
+    str,
+    typer.Option(
+        "--seamless", help="Go on at the other side, as tiles do: along x, y, both or none."
+    ),
+]
+BatchInvariant = Annotated[
+    bool | None,
+    typer.Option(
+        "--batch-invariant/--no-batch-invariant",
+        help="Ask the UNet for one picture at a time, so that the batch does not change a "
+        "picture's last digits. [default: on a CPU]",
+    ),
+]
+VaeTiling = Annotated[
+    str,
+    typer.Option(
+        "--vae-tiling",
+        help="Take pictures through the autoencoder in bands of rows, to the same result: on, off, "
+        "or auto, above 1024 x 1024 pixels. Then it needs temporary disk in place of memory.",
     ),
 ]
 PROMPT_HELP = (
@@ -191,24 +289,15 @@ def process_changes(
     return {name: value for name, value in changes.items() if value is not None}
 
 
-def guidance_options(
-    *, rescale: float, interval: str, projected: bool, threshold: float | None
-) -> "GuidanceOptions":
-    """Turn the options above into `sd_sampler.GuidanceOptions`.
-
-    Raises `CommandError` for an interval of the wrong form, `SamplerError` beyond the limits.
-    """
-    from sd_sampler import GuidanceOptions
-
+def read_interval(interval: str) -> tuple[float, float]:
+    """Read FIRST:LAST; raises `CommandError` for another form."""
     try:
         first, last = (float(share) for share in interval.split(":"))
     except ValueError as error:
         raise CommandError(
             f"--guidance-interval is {interval!r}; it must be FIRST:LAST, such as 0.1:0.8"
         ) from error
-    return GuidanceOptions(
-        rescale=rescale, interval=(first, last), projected=projected, threshold=threshold
-    )
+    return first, last
 
 
 def _betas(text: str | None) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Text in, picture out: joins text encoder, denoiser, sampler and autoencoder."""
 
+from sd_pipeline.autoencoding import Tiling, check_tiling, decode_latents, encode_pixels
+from sd_pipeline.denoising import OnStep, Step
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family
 from sd_pipeline.folder import load_tokenizer, open_folder, save_vae, write_folder
 from sd_pipeline.hub import HubName, cached, cached_models, pull
-from sd_pipeline.images import extended, read_image, to_pixels
+from sd_pipeline.images import extended, read_image, to_images, to_pixels
 from sd_pipeline.info import ModelInfo, PartInfo, inspect_model, sha256, weight_file
 from sd_pipeline.metadata import Metadata, parse_parameters, read_metadata
 from sd_pipeline.model import Model, Part, TextPart
@@ -18,7 +20,9 @@ from sd_pipeline.parts import (
     load_vae,
     save_model,
 )
-from sd_pipeline.picture import Picture, check_out, save_picture, to_images
+from sd_pipeline.picture import Picture, check_out, save_picture
+from sd_pipeline.picture_file import check_fits
+from sd_pipeline.picture_format import PictureFormat
 from sd_pipeline.pipeline import (
     DTYPES,
     Defaults,
@@ -28,8 +32,9 @@ from sd_pipeline.pipeline import (
     resolve_device,
     resolve_dtype,
 )
+from sd_pipeline.preview import Preview, fit_preview
 from sd_pipeline.record import Record
-from sd_pipeline.request import Img2Img, Inpaint, Txt2Img
+from sd_pipeline.request import Blend, Img2Img, Inpaint, Outpaint, Txt2Img
 from sd_pipeline.scheduler import Scheduler
 from sd_pipeline.single_file import open_single_file
 from sd_pipeline.single_file_writer import write_single_file
@@ -38,6 +43,7 @@ from sd_pipeline.source import load_model, locate, open_model
 __all__ = [
     "DTYPES",
     "FAMILIES",
+    "Blend",
     "Defaults",
     "Family",
     "HubName",
@@ -46,23 +52,34 @@ __all__ = [
     "Metadata",
     "Model",
     "ModelInfo",
+    "OnStep",
+    "Outpaint",
     "Part",
     "PartInfo",
     "Parts",
     "Picture",
+    "PictureFormat",
     "Pipeline",
     "PipelineError",
+    "Preview",
     "Record",
     "Scheduler",
+    "Step",
     "TextPart",
+    "Tiling",
     "Txt2Img",
     "as_model",
     "build",
     "build_vae",
     "cached",
     "cached_models",
+    "check_fits",
     "check_out",
+    "check_tiling",
+    "decode_latents",
+    "encode_pixels",
     "extended",
+    "fit_preview",
     "inspect_model",
     "load_model",
     "load_pipeline",

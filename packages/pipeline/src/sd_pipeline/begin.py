@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sd_pipeline.autoencoding import Tiling, encode_pixels
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.parts import Parts
 from sd_sampler import Denoiser, NoiseSource, Plan
@@ -18,12 +19,15 @@ class Source:
     """Hold the picture that a run begins with: pixels (1, 3, H, W) in [-1, 1].
 
     `strength` in (0, 1] is the share of the steps that are taken. `mask` (1, 1, H, W) is 1 where
-    the picture is to be drawn anew, None is everywhere.
+    the picture is to be drawn anew, None is everywhere. `latent_size` (h, w), where given, is what
+    its latents are brought to. `tiling` says how it is encoded.
     """
 
     pixels: Tensor
     strength: float
     mask: Tensor | None = None
+    latent_size: tuple[int, int] | None = None
+    tiling: Tiling = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +102,10 @@ def begin_from(
     if sees_mask and number == plan.num_steps:
         x = plan.initial(noise)  # nothing of the picture is left to begin with
         return Beginning(plan=rest, x=x, extra=_seen(parts, source, noise, dtype))
-    latents = _encode(parts, source.pixels, noise.initial())
+    if source.latent_size is not None and source.latent_size != _latent_size(parts, source):
+        latents = _resized(parts, source, noise)
+    else:
+        latents = _encode(parts, source.pixels, noise.initial(), source.tiling)
     x = rest.noised(latents, noise())
     if sees_mask:
         return Beginning(plan=rest, x=x, extra=_seen(parts, source, noise, dtype))
@@ -113,14 +120,26 @@ def _seen(parts: Parts, source: Source, noise: NoiseSource, dtype: torch.dtype) 
     pixels = source.pixels
     whole = pixels.new_ones((1, 1, *pixels.shape[-2:]))
     mask = (whole if source.mask is None else source.mask) > _HALF
-    left = _encode(parts, pixels * ~mask, noise())
+    left = _encode(parts, pixels * ~mask, noise(), source.tiling)
     small = F.interpolate(mask.float(), size=left.shape[-2:]).to(left)
     return torch.cat([small.expand(len(left), -1, -1, -1), left], dim=1).to(dtype)
 
 
-def _encode(parts: Parts, pixels: Tensor, noise: Tensor) -> Tensor:
+def _latent_size(parts: Parts, source: Source) -> tuple[int, int]:
+    height, width = (side // parts.vae.config.downsampling for side in source.pixels.shape[-2:])
+    return height, width
+
+
+def _resized(parts: Parts, source: Source, noise: NoiseSource) -> Tensor:
+    """Return the latents' means, enlarged, as the web UI's "latent" upscaler has it."""
+    drawn = noise.initial()  # of the larger size, so none of it can be the posterior's
+    means = _encode(parts, source.pixels, drawn.new_zeros(()), source.tiling)
+    large = F.interpolate(means.float(), source.latent_size, mode="bilinear", antialias=False)
+    return large.to(drawn).expand_as(drawn)
+
+
+def _encode(parts: Parts, pixels: Tensor, noise: Tensor, tiling: Tiling) -> Tensor:
     """Return samples of one picture's scaled latents (B, C, h, w), from noise of that shape."""
-    weight = parts.vae.post_quant_conv.weight
-    posterior = parts.vae.encode(pixels.to(weight.device, weight.dtype))
+    posterior = encode_pixels(parts.vae, pixels, tiling)
     latents: Tensor = parts.vae.scale(posterior.mean + posterior.std * noise.to(posterior.mean))
     return latents.to(noise.dtype)

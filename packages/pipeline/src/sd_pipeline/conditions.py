@@ -1,15 +1,16 @@
 """What the UNet is told beside latents and time: text, sizes, and the channels of some variants."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sd_pipeline.errors import PipelineError
 from sd_pipeline.parts import Parts
 from sd_pipeline.record import Record
 from sd_textenc import Conditioning, PromptReport, encode_weighted
-from sd_textenc.prompts import parse_composition, parse_editing, parse_emphasis
+from sd_textenc.prompts import EditedPrompt, parse_composition, parse_editing, parse_emphasis
 from sd_unet import AddedConditions
 
 # The refiner's own defaults (arXiv:2307.01952): what a picture should and should not look like.
@@ -25,14 +26,21 @@ class Conditions:
     hidden_states: Tensor
     added: AddedConditions | None
 
-    def last(self, number: int) -> "Conditions":
-        """Return the last rows: the prompt's, which stand after the negative one's."""
-        if number == len(self.hidden_states):
+    def rows(self, number: int) -> "Conditions":
+        """Return the last rows, or all of them and then the last again.
+
+        The prompts' stand after the negative one's: they are told alone where nothing guides, and
+        again where their attention is perturbed.
+        """
+        have = len(self.hidden_states)
+        if number == have:
             return self
+        again = max(number - have, 0)
+        index = [*range(max(have - number, 0), have), *range(have - again, have)]
         added = self.added
         if added is not None:
-            added = AddedConditions(pooled=added.pooled[-number:], sizes=added.sizes[-number:])
-        return Conditions(hidden_states=self.hidden_states[-number:], added=added)
+            added = AddedConditions(pooled=added.pooled[index], sizes=added.sizes[index])
+        return Conditions(hidden_states=self.hidden_states[index], added=added)
 
     def repeated(self, times: int) -> "Conditions":
         """Return every row `times` times, one after the other."""
@@ -68,11 +76,6 @@ class Script:
         """Return what a step from 1 is told."""
         return next(told for last, told in self.stretches if step <= last)
 
-    def repeated(self, times: int) -> "Script":
-        """Return it with every row `times` times, one after the other."""
-        stretches = tuple((last, told.repeated(times)) for last, told in self.stretches)
-        return replace(self, stretches=stretches)
-
 
 def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
     """Read and encode a record's prompts with all their syntax, each text once.
@@ -86,8 +89,12 @@ def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
     edited = [parse_editing(prompt.text) for prompt in prompts]
     if guided:
         edited.insert(0, parse_editing(record.negative_prompt))
+    share, others = _blended(record, edited)
+    num_rows = len(edited)
     steps = range(1, record.num_steps + 1)
-    texts = [tuple(prompt.at(step, record.num_steps) for prompt in edited) for step in steps]
+    texts = [
+        tuple(prompt.at(step, record.num_steps) for prompt in (*edited, *others)) for step in steps
+    ]
     distinct = list(dict.fromkeys(text for row in texts for text in row))
     encoded = encode_weighted(parts.text_encoder, [parse_emphasis(text) for text in distinct])
     stretches: list[tuple[int, Conditions]] = []
@@ -96,6 +103,8 @@ def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
             stretches[-1] = (step, stretches[-1][1])
             continue
         picked = _picked(encoded, [distinct.index(text) for text in row], dtype)
+        if others:
+            picked = _mixed(picked, num_rows, share)
         if guided and parts.zeros_for_empty and not record.negative_prompt:
             picked = _first_zeroed(picked)
         stretches.append((step, _with_sizes(parts, record, picked, guided=guided)))
@@ -121,6 +130,32 @@ def check_prompt(parts: Parts, prompt: str) -> PromptReport:
         unknown=tuple(dict.fromkeys(word for report in reports for word in report.unknown)),
         notes=tuple(dict.fromkeys(note for emphasis in parsed for note in emphasis.notes)),
     )
+
+
+def _blended(
+    record: Record, edited: Sequence[EditedPrompt]
+) -> tuple[float, Sequence[EditedPrompt]]:
+    """Return how far to go to a blend's prompts, and these, a row for each that there is."""
+    blend = record.blend
+    if blend is None or blend.prompt is None:
+        return 0.0, []
+    others = [parse_editing(prompt.text) for prompt in parse_composition(blend.prompt)]
+    kept = edited[: len(edited) - len(parse_composition(record.prompt))]
+    if len(kept) + len(others) != len(edited):
+        raise PipelineError(
+            f"{record.prompt!r} and {blend.prompt!r} join different numbers of prompts by AND; "
+            "give both as many"
+        )
+    return blend.share, [*kept, *others]
+
+
+def _mixed(text: Conditioning, num_rows: int, share: float) -> Conditioning:
+    """Go `share` of the way from the first rows (num_rows) to the others."""
+    states, pooled = text.hidden_states, text.pooled
+    mixed = states[:num_rows].lerp(states[num_rows:], share)
+    if pooled is not None:
+        pooled = pooled[:num_rows].lerp(pooled[num_rows:], share)
+    return Conditioning(hidden_states=mixed, pooled=pooled)
 
 
 def _picked(encoded: Conditioning, rows: Sequence[int], dtype: torch.dtype) -> Conditioning:

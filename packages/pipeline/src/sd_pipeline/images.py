@@ -106,6 +106,13 @@ def to_pixels(image: Image.Image) -> Tensor:
     return rearrange(array, "h w c -> 1 c h w").float() / 127.5 - 1
 
 
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """Turn pixels (B, 3, H, W) in [-1, 1] into 8-bit RGB images."""
+    scaled = (pixels.detach().float() / 2 + 0.5).clamp(0, 1) * 255
+    array = rearrange(scaled.round().to(torch.uint8).cpu(), "b c h w -> b h w c").numpy()
+    return [Image.fromarray(one) for one in array]
+
+
 def mask_of(image: Image.Image) -> Image.Image:
     """Return a mask as grey levels, white where a picture is to be drawn anew.
 

@@ -2,20 +2,16 @@
 
 import os
 import re
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
-import torch
-from einops import rearrange
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-from torch import Tensor
 
 from sd_checkpoint import atomic_path
 from sd_pipeline.errors import PipelineError
-from sd_pipeline.images import pixel_hash
-from sd_pipeline.metadata import PARAMETERS_KEY, RECORD_KEY, XMP, XMP_KEY
+from sd_pipeline.picture_file import picture_bytes
+from sd_pipeline.picture_format import PictureFormat, is_file_name
 from sd_pipeline.record import Record
 
 
@@ -28,20 +24,13 @@ class Picture:
     seconds: float
 
 
-def to_images(pixels: Tensor) -> list[Image.Image]:
-    """Turn pixels (B, 3, H, W) in [-1, 1] into 8-bit RGB images."""
-    scaled = (pixels.detach().float() / 2 + 0.5).clamp(0, 1) * 255
-    array = rearrange(scaled.round().to(torch.uint8).cpu(), "b c h w -> b h w c").numpy()
-    return [Image.fromarray(one) for one in array]
-
-
 def check_out(out: Path, count: int) -> None:
     """Find out before the work whether ``count`` pictures can be written to ``out``.
 
-    ``out`` is a PNG file, which takes one picture, or a folder, which is made if need be.
-    Raises ``PipelineError`` when they cannot.
+    ``out`` is a .png, .jpg, .jpeg or .webp file, which takes one picture, or a folder, which is
+    made if need be. Raises ``PipelineError`` when they cannot.
     """
-    is_file = _is_file(out)
+    is_file = is_file_name(out)
     if is_file and count > 1:
         raise PipelineError(f"--out {out} is one file for {count} pictures; name a folder")
     folder = out.parent if is_file else out
@@ -55,46 +44,50 @@ def check_out(out: Path, count: int) -> None:
         raise PipelineError(f"cannot write to {folder}: permission denied; choose another --out")
 
 
-def save_picture(picture: Picture, out: Path) -> Path:
-    """Write a PNG with its record and return its path.
+def save_picture(picture: Picture, out: Path, file_format: PictureFormat | None = None) -> Path:
+    """Write a picture with its record and return its path.
 
     A file ``out`` is replaced; in a folder the picture gets a new name: a running number, the
-    beginning of the prompt, the seed.
+    beginning of the prompt, the seed. ``file_format`` None is the file's own, PNG in a folder.
+    Raises ``PipelineError`` where the picture cannot be written there, or not in that format.
     """
-    if _is_file(out):
+    if file_format is None:
+        chosen = PictureFormat.of(out)
+    else:
+        chosen = PictureFormat.of(out, file_format.name, file_format.quality)
+    data = picture_bytes(picture.image, picture.record, chosen)
+    try:
+        if not is_file_name(out):
+            stem = f"{_slug(picture.record.prompt)}-{picture.record.seed}"
+            return _write_new(data, out, stem, chosen.suffix)
         with atomic_path(out) as temporary:
-            _write_png(picture, temporary)
-        return out
-    stem = f"{_slug(picture.record.prompt)}-{picture.record.seed}"
-    taken = [int(m[1]) for m in (re.match(r"(\d+)-", path.name) for path in out.iterdir()) if m]
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise PipelineError(
+            f"cannot write to {out}: {error.strerror}; choose another --out"
+        ) from error
+    return out
+
+
+def _write_new(data: bytes, folder: Path, stem: str, suffix: str) -> Path:
+    temporary = folder / f".tmp-{secrets.token_hex(4)}{suffix}"
+    taken = [int(m[1]) for m in (re.match(r"(\d+)-", path.name) for path in folder.iterdir()) if m]
     number = max(taken, default=0) + 1
-    with NamedTemporaryFile(dir=out, prefix=".tmp-", suffix=".png") as temporary:
-        _write_png(picture, Path(temporary.name))
-        Path(temporary.name).chmod(0o644)  # temporary files are their owner's alone
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # a name must not outlive a power cut without its data
         while True:
-            path = out / f"{number:05d}-{stem}.png"
+            path = folder / f"{number:05d}-{stem}{suffix}"
             try:
-                os.link(temporary.name, path)  # unlike a rename, refuses a name that is taken
+                os.link(temporary, path)  # unlike a rename, refuses a name that is taken
             except FileExistsError:
                 number += 1
             else:
                 return path
-
-
-def _write_png(picture: Picture, path: Path) -> None:
-    info = PngInfo()
-    info.add_itxt(PARAMETERS_KEY, picture.record.parameters())
-    info.add_itxt(RECORD_KEY, picture.record.json(pixels=pixel_hash(picture.image)))
-    info.add_itxt(XMP_KEY, XMP)
-    picture.image.save(path, format="PNG", pnginfo=info)
-
-
-def _is_file(out: Path) -> bool:
-    if out.suffix and not out.is_dir() and out.suffix.lower() != ".png":
-        raise PipelineError(
-            f"--out {out} ends in {out.suffix}; pictures are .png, or name a folder"
-        )
-    return out.suffix.lower() == ".png" and not out.is_dir()
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _slug(prompt: str) -> str:

@@ -1,7 +1,7 @@
 """Text in, pictures out."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,45 +13,27 @@ from torch import Tensor
 
 from sd_checkpoint import load_json
 from sd_ops import resolve_backend
-from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
-from sd_pipeline.conditions import Conditions, Script, check_prompt, script
+from sd_pipeline.autoencoding import Tiling, decode_latents
+from sd_pipeline.begin import Source
+from sd_pipeline.conditions import check_prompt
+from sd_pipeline.denoising import Denoising, OnStep, plan_of
+from sd_pipeline.edits import edit_of, inpaint_source, set_back
 from sd_pipeline.errors import PipelineError
-from sd_pipeline.images import (
-    blurred,
-    bring_to,
-    filled_up,
-    flatten,
-    mask_of,
-    paste,
-    pixel_hash,
-    to_mask,
-    to_pixels,
-)
+from sd_pipeline.images import bring_to, flatten, to_pixels
 from sd_pipeline.model import Model
 from sd_pipeline.parts import Parts, build
-from sd_pipeline.picture import Picture, to_images
+from sd_pipeline.picture import Picture
 from sd_pipeline.record import Record
-from sd_pipeline.request import Img2Img, Inpaint, Txt2Img
-from sd_pipeline.source import open_model
-from sd_sampler import (
-    Denoiser,
-    Guidance,
-    GuidanceOptions,
-    NoiseSource,
-    Plan,
-    compose,
-    parse_sampler,
-    parse_schedule,
-    plan,
-    prediction,
-)
+from sd_pipeline.request import Img2Img, Inpaint, Outpaint, Txt2Img
+from sd_pipeline.seamless import seamless
+from sd_pipeline.source import locate, open_model
+from sd_sampler import parse_sampler, parse_schedule
 from sd_textenc import PromptReport
+from sd_unet import self_attentions
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 )
-OnStep = Callable[[int, int], None]
-"""Is told (finished steps of this batch, steps of a batch)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +49,8 @@ class Pipeline:
     """A model that is ready to draw.
 
     ``origin`` is what its records tell of where it came from: `model_hash`, `variant`, `use_ema`.
+    ``batch_invariant``: pictures do not depend, to the bit, on those of the same batch. ``tiling``:
+    large pictures go through the autoencoder in bands of rows.
     """
 
     parts: Parts
@@ -74,8 +58,35 @@ class Pipeline:
     device: torch.device
     dtype: torch.dtype
     attention: str = "auto"
+    batch_invariant: bool = False
+    tiling: Tiling = "auto"
     defaults: Defaults = Defaults()
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: str = "auto",
+        variant: str | None = None,
+    ) -> "Pipeline":
+        """Open a folder, a file, or a model of the Hub, ready to draw.
+
+        A name of the Hub, `org/name`, is taken from the cache or downloaded. Raises as
+        `load_pipeline` and `locate`.
+        """
+        path = locate(str(model), variant=variant)
+        return load_pipeline(
+            open_model(path, variant=variant),
+            name=str(model),
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            defaults=read_defaults(path),
+        )
 
     def check_prompt(self, prompt: str) -> PromptReport:
         """Report which words the model does not know, and how the prompt's syntax was taken."""
@@ -84,9 +95,10 @@ class Pipeline:
     def resolve(self, request: Txt2Img) -> Record:
         """Return the record of the request's first picture, every open setting filled in.
 
-        Raises ``SamplerError`` for settings that the model's schedule cannot serve.
+        Raises ``SamplerError`` for settings that the model's schedule cannot serve, and
+        ``UNetInputError`` for layers to perturb that it has not.
         """
-        side = self.parts.unet.config.sample_size * self._factor
+        side = self.parts.unet.config.sample_size * self.factor
         width, height = request.width or side, request.height or side
         if isinstance(request, Img2Img):
             width, height = request.size
@@ -95,10 +107,11 @@ class Pipeline:
             sampler, schedule = parse_sampler(request.sampler)
         if request.schedule is not None:
             schedule = parse_schedule(request.schedule)
-        num_steps = request.num_steps or self.defaults.num_steps
-        planned = self._plan(sampler, schedule, num_steps)
+        if request.guidance.pag_scale:
+            self_attentions(self.parts.unet, request.guidance.pag_layers)  # raises for none
         scale = request.guidance_scale
         scale = self.defaults.guidance_scale if scale is None else scale
+        num_steps = request.num_steps or self.defaults.num_steps
         return Record(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
@@ -106,7 +119,7 @@ class Pipeline:
             height=height,
             num_steps=num_steps,
             sampler=sampler,
-            schedule=planned.schedule,
+            schedule=plan_of(self.parts, sampler, schedule, num_steps).schedule,
             guidance_scale=scale,
             guidance=replace(request.guidance, scale=scale),
             seed=request.seed,
@@ -115,16 +128,31 @@ class Pipeline:
             device=str(self.device),
             attention=resolve_backend(self.attention, self.device, self.dtype),
             process=self.parts.scheduler.diffusion,
-            edit=_edit(request),
+            edit=edit_of(request),
+            blend=request.blend,
+            seamless=request.seamless,
+            batch_invariant=self.batch_invariant,
+            tiling=self.tiling,
             **self.origin,
         )
+
+    def draw(self, request: Txt2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
+        """Draw what a request of any kind asks for."""
+        match request:
+            case Outpaint():
+                return self.outpaint(request, on_step)
+            case Inpaint():
+                return self.inpaint(request, on_step)
+            case Img2Img():
+                return self.img2img(request, on_step)
+        return self.txt2img(request, on_step)
 
     def txt2img(self, request: Txt2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
         """Draw ``request.count`` pictures, ``request.batch_size`` at a time, each when it is done.
 
         Picture i has seed ``request.seed + i`` and its own noise, whatever the batch.
         """
-        return self._pictures(request, on_step)
+        return self._pictures(request, self.resolve(request), None, on_step)
 
     def img2img(self, request: Img2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
         """Draw pictures from a picture: noise is added to its latents and taken out again.
@@ -132,9 +160,18 @@ class Pipeline:
         Seeds and batches are as in ``txt2img``. Raises ``PipelineError`` where the strength leaves
         no step, or for a model that edits in a way of its own.
         """
-        image = bring_to(flatten(request.image), *request.size, request.fit)
-        source = Source(pixels=to_pixels(image), strength=request.strength)
-        return self._pictures(request, on_step, source=source)
+        width, height = request.size
+        image, latent_size = flatten(request.image), None
+        if request.resize == "latent":
+            latent_size = height // self.factor, width // self.factor
+            width, height = (side // self.factor * self.factor for side in image.size)
+        source = Source(
+            pixels=to_pixels(bring_to(image, width, height, request.fit)),
+            strength=request.strength,
+            latent_size=latent_size,
+            tiling=self.tiling,
+        )
+        return self._pictures(request, self.resolve(request), source, on_step)
 
     def inpaint(self, request: Inpaint, on_step: OnStep | None = None) -> Iterator[Picture]:
         """Draw a part of a picture anew, with an inpainting model or any other.
@@ -142,144 +179,57 @@ class Pipeline:
         An inpainting UNet sees the mask and what it leaves; for a plain one the rest of the picture
         is known at every step. Raises as ``img2img``.
         """
-        image, mask = flatten(request.image), mask_of(request.mask or request.image)
-        if request.width is not None or request.height is not None:
-            image = bring_to(image, *request.size, request.fit)
-            mask = bring_to(mask, *request.size, request.fit)
-        source = Source(
-            pixels=to_pixels(filled_up(image, self._factor)),
-            strength=request.strength,
-            mask=to_mask(filled_up(mask, self._factor)),
-        )
-        soft = blurred(mask, request.mask_blur)
-        for picture in self._pictures(request, on_step, source=source):
-            drawn = picture.image.crop((0, 0, *image.size))
-            finished = paste(image, drawn, soft) if request.keep_outside else drawn
-            yield replace(picture, image=finished)
+        record = self.resolve(request)
+        side = self.parts.unet.config.sample_size * self.factor
+        source, place = inpaint_source(request, self.factor, side, self.tiling)
+        height, width = source.pixels.shape[-2:]
+        record = replace(record, width=width, height=height)
+        for picture in self._pictures(request, record, source, on_step):
+            yield replace(picture, image=set_back(picture.image, place))
+
+    def outpaint(self, request: Outpaint, on_step: OnStep | None = None) -> Iterator[Picture]:
+        """Draw what lies beyond the sides of a picture. Raises as ``img2img``."""
+        edit = edit_of(request)
+        for picture in self.inpaint(request.as_inpaint(), on_step):
+            yield replace(picture, record=replace(picture.record, edit=edit))
 
     def _pictures(
-        self, request: Txt2Img, on_step: OnStep | None, *, source: Source | None = None
+        self, request: Txt2Img, record: Record, source: Source | None, on_step: OnStep | None
     ) -> Iterator[Picture]:
-        record = self.resolve(request)
-        if source is not None:
-            height, width = source.pixels.shape[-2:]
-            record = replace(record, width=width, height=height)
+        networks = self.parts.unet, self.parts.vae
         seeds = range(request.seed, request.seed + request.count)
         for start in range(0, request.count, request.batch_size):
             batch = seeds[start : start + request.batch_size]
             record = replace(record, batch_seed=batch[0], batch_size=len(batch))
             started = time.perf_counter()
-            images = self.decode(self._denoise(record, batch, source, on_step))
+            with seamless(request.seamless, *networks):
+                images = self.decode(self._denoising(record, batch, source, on_step))
             seconds = (time.perf_counter() - started) / len(batch)
             for seed, image in zip(batch, images, strict=True):
                 yield Picture(image=image, record=record.with_seed(seed), seconds=seconds)
 
-    @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Turn scaled latents (B, C, H, W) into 8-bit RGB images of f times their size."""
-        vae = self.parts.vae
-        return to_images(vae.decode(vae.unscale(latents)))
-
-    @torch.inference_mode()
-    def _denoise(
-        self,
-        record: Record,
-        seeds: Sequence[int],
-        source: Source | None,
-        on_step: OnStep | None,
-    ) -> Tensor:
-        planned = self._plan(record.sampler, record.schedule, record.num_steps)
-        shape = (
-            self.parts.vae.config.latent_channels,
-            record.height // self._factor,
-            record.width // self._factor,
-        )
-        noise = NoiseSource(seeds, shape, self.device)
-        if source is None:
-            begun = begin_anew(self.parts, planned, noise, self.dtype)
-        else:
-            begun = begin_from(self.parts, planned, noise, source, self.dtype)
-        first, num_steps = begun.plan.first_step, begun.plan.num_steps
-        told = script(self.parts, record, dtype=self.dtype).repeated(len(seeds))
-        stage = _Stage(told=told.at(first + 1))
-
-        def tell(step: int, _sigma: float, _x: Tensor, _x0: Tensor) -> None:
-            if step + 2 <= record.num_steps:
-                stage.told = told.at(step + 2)
-            if on_step is not None:
-                on_step(step + 1 - first, num_steps)
-
-        denoise = self._guided(begun, record.guidance, told, stage)
-        return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
-
-    def _guided(
-        self, begun: Beginning, options: GuidanceOptions, told: Script, stage: "_Stage"
-    ) -> Denoiser:
-        """Return the denoiser of a script: one call for all of a step's prompts together.
-
-        `stage` says what is told now. Where there is no guidance the prompt is told alone.
-        """
-        extra = None if begun.extra is None else torch.cat([begun.extra] * told.num_rows)
-
-        def network(x: Tensor, timesteps: Tensor) -> Tensor:
-            latents = x if extra is None else torch.cat([x, extra[-len(x) :]], dim=1)
-            now = stage.told.last(len(x))
-            output: Tensor = self.parts.unet(latents, timesteps, now.hidden_states, now.added)
-            return output
-
-        kind = prediction(self.parts.scheduler.diffusion.prediction)
-        denoise = begun.plan.denoiser(network, kind, dtype=self.dtype)
-        if not told.guided:
-            return denoise
-
-        guidance = Guidance(options, kind, begun.plan.sigmas)
-
-        def all_rows(x: Tensor, sigma: Tensor) -> Tensor:
-            active, rows = guidance.active(sigma), told.num_rows
-            if not active and told.weights == (1.0,):
-                return denoise(x, sigma)
-            x0 = denoise(torch.cat([x] * rows), torch.cat([sigma] * rows))
-            uncond, *conds = x0.chunk(rows)
-            cond = compose(uncond, conds, told.weights)
-            return guidance(x, sigma, uncond, cond) if active else cond
-
-        return all_rows
-
-    def _plan(self, sampler: str, schedule: str | None, num_steps: int) -> Plan:
-        diffusion = self.parts.scheduler.diffusion
-        return plan(
-            sampler, schedule, diffusion.noise_schedule(), num_steps, diffusion.plan_options()
-        )
+        """Turn scaled latents (B, C, h, w) into 8-bit RGB images of f times their size."""
+        size = 1 if self.batch_invariant else len(latents)
+        return [
+            image
+            for start in range(0, len(latents), size)
+            for image in decode_latents(self.parts.vae, latents[start : start + size], self.tiling)
+        ]
 
     @property
-    def _factor(self) -> int:
+    def factor(self) -> int:
+        """How many pixels a latent has on a side."""
         return self.parts.vae.config.downsampling
 
-
-@dataclass(slots=True)
-class _Stage:
-    """Where in its script a run is."""
-
-    told: Conditions
-
-
-def _edit(request: Txt2Img) -> dict[str, Any]:
-    if not isinstance(request, Img2Img):
-        return {}
-    edit: dict[str, Any] = {
-        "source": pixel_hash(request.image),
-        "strength": request.strength,
-        "fit": request.fit,
-        "width": request.width,
-        "height": request.height,
-    }
-    if isinstance(request, Inpaint):
-        edit |= {
-            "mask": None if request.mask is None else pixel_hash(request.mask),
-            "mask_blur": request.mask_blur,
-            "keep_outside": request.keep_outside,
-        }
-    return edit
+    @property
+    def _denoising(self) -> Denoising:
+        return Denoising(
+            parts=self.parts,
+            device=self.device,
+            dtype=self.dtype,
+            batch_invariant=self.batch_invariant,
+        )
 
 
 def load_pipeline(
@@ -289,15 +239,17 @@ def load_pipeline(
     device: str = "auto",
     dtype: str = "auto",
     attention: str = "auto",
+    batch_invariant: bool | None = None,
     defaults: Defaults | None = None,
 ) -> Pipeline:
     """Open a model's folder, file, or what `open_model` made of one, on `device`.
 
     `device` "auto" is CUDA, MPS or CPU, the first there is. `dtype` is fp32, fp16, bf16 or "auto":
-    fp16 on CUDA, fp32 elsewhere. `attention` is a backend of sd_ops. `defaults` are, unless given,
-    the path's own or else the family's. Raises `PipelineError` for a
-    device or dtype that cannot be had, `AttentionUnavailable` for a backend that cannot run there,
-    and what `open_model` and `build` raise.
+    fp16 on CUDA, fp32 elsewhere. `attention` is a backend of sd_ops. `batch_invariant` None is True
+    on a CPU, where it costs little. `defaults` are, unless given, the path's own or else the
+    family's. Raises `PipelineError` for a device or dtype that cannot be had,
+    `AttentionUnavailable` for a backend that cannot run there, and what `open_model` and `build`
+    raise.
     """
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place)
@@ -315,6 +267,7 @@ def load_pipeline(
         device=place,
         dtype=precision,
         attention=attention,
+        batch_invariant=place.type == "cpu" if batch_invariant is None else batch_invariant,
         defaults=defaults or (path and read_defaults(path)) or _family_defaults(parts),
     )
 

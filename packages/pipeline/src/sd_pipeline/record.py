@@ -1,15 +1,22 @@
 """What made a picture, and how it is written into the file."""
 
 import json
+import math
 import platform
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
+from sd_pipeline.autoencoding import Tiling
+from sd_pipeline.request import Blend, Seamless, check_unicode
+from sd_pipeline.typed_values import read_values
 from sd_sampler import DiffusionConfig, GuidanceOptions, get_sampler
 
 _CAPITALS = ("ddim", "kl", "lcm", "sgm", "xl")
+# Halves of characters, which UTF-8 has not, and two code points that XML has not.
+_NOT_IN_FILES = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
 
 def versions() -> dict[str, str]:
@@ -27,7 +34,9 @@ class Record:
     `edit` is what a picture that was begun with another adds: strength, fit, the size asked for,
     `source` and `mask` as the SHA-256 of their pixels. `model_hash` is that of the model's weights.
     `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
-    what stands beside a picture may change its last digits.
+    what stands beside a picture may change its last digits, unless it is `batch_invariant`.
+    `tiling` is that of the autoencoder; `blend` and `seamless` are the request's. Raises
+    `PipelineError` for a prompt that is no Unicode.
     """
 
     prompt: str
@@ -46,6 +55,10 @@ class Record:
     attention: str
     process: DiffusionConfig
     edit: Mapping[str, Any] = field(default_factory=dict)
+    blend: Blend | None = None
+    seamless: Seamless = "none"
+    batch_invariant: bool = False
+    tiling: Tiling = "auto"
     model_hash: str | None = None
     variant: str | None = None
     use_ema: bool = False
@@ -53,32 +66,39 @@ class Record:
     batch_size: int = 1
     versions: Mapping[str, str] = field(default_factory=versions)
 
+    def __post_init__(self) -> None:
+        for prompt in (self.prompt, self.negative_prompt):
+            check_unicode(prompt)
+
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "Record":
-        """Read what `json` wrote; raises `TypeError` or `ValueError` where it is not that."""
-        nested = {
-            "guidance": GuidanceOptions(
-                **{**values["guidance"], "interval": tuple(values["guidance"]["interval"])}
-            ),
-            "process": DiffusionConfig(**values["process"]),
-        }
-        return cls(**{**values, **nested})
+        """Read what `json` wrote; raises `ValueError` where it is not that."""
+        return read_values(cls, values)
 
     def with_seed(self, seed: int) -> "Record":
-        """Return the record of the picture with another seed."""
-        return replace(self, seed=seed)
+        """Return the record of the picture with another seed; what it blends with moves along."""
+        blend = self.blend
+        if blend is not None and blend.seed is not None:
+            blend = replace(blend, seed=blend.seed + seed - self.seed)
+        return replace(self, seed=seed, blend=blend)
 
-    def json(self, **more: str) -> str:
-        """Return the record, and what else is told, as one line of JSON."""
-        return json.dumps({**asdict(self), **more}, ensure_ascii=False)
+    def json(self, **more: Any) -> str:
+        """Return the record, and what else is told, as one line of JSON for UTF-8 or XML."""
+        values = {**asdict(self, dict_factory=_plain), **more}
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+        return _NOT_IN_FILES.sub(lambda one: f"\\u{ord(one[0]):04x}", text)
 
     def parameters(self) -> str:
-        """Return the web UI's ``parameters`` text."""
+        """Return the web UI's ``parameters`` text, which its and our readers take apart again.
+
+        It cannot tell a line "Negative prompt:" of a prompt from its own, and loses white space at
+        the ends of prompts; NUL, which PNG forbids, is U+FFFD in it. The record loses nothing.
+        """
         settings = {
             "Steps": self.num_steps,
             "Sampler": get_sampler(self.sampler).label,
             "Schedule type": _schedule_label(self.schedule),
-            "CFG scale": f"{self.guidance_scale:g}",
+            "CFG scale": _number(self.guidance_scale),
             "Seed": self.seed,
             "Size": f"{self.width}x{self.height}",
             "Model": _quoted(self.model),
@@ -86,12 +106,13 @@ class Record:
         if self.model_hash is not None:
             settings["Model hash"] = self.model_hash[:10]
         if "strength" in self.edit:
-            settings["Denoising strength"] = f"{self.edit['strength']:g}"
+            settings["Denoising strength"] = _number(self.edit["strength"])
         lines = [self.prompt]
         if self.negative_prompt:
             lines.append(f"Negative prompt: {self.negative_prompt}")
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
-        return "\n".join(lines)
+        text = "\n".join(lines).replace("\0", "\ufffd")
+        return text.encode("utf-8", "replace").decode()
 
 
 def _schedule_label(name: str) -> str:
@@ -99,6 +120,19 @@ def _schedule_label(name: str) -> str:
     return " ".join(word.upper() if word in _CAPITALS else word.capitalize() for word in words)
 
 
+def _number(value: float) -> str:
+    return str(value).removesuffix(".0")
+
+
 def _quoted(value: str) -> str:
     # The readers of this text split at commas and colons unless the value is a JSON string.
-    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ",:\n") else value
+    plain = value == value.strip() and not any(c in value for c in ',:\n"')
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _plain(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a dataclass's values as JSON has them: it has no number without end."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in pairs
+    }

@@ -7,6 +7,7 @@ from sd_sampler.ddpm import ddpm, ddpm_large
 from sd_sampler.denoiser import clipped, denoiser
 from sd_sampler.dpmpp import dpmpp_2m
 from sd_sampler.dpmpp_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
+from sd_sampler.er_sde import er_sde
 from sd_sampler.errors import SamplerError
 from sd_sampler.euler import euler, euler_ancestral
 from sd_sampler.guidance import Guidance, GuidanceOptions, classifier_free, combine, compose
@@ -19,7 +20,7 @@ from sd_sampler.ladders import (
     polyexponential_sigmas,
 )
 from sd_sampler.multistep import deis, lms, plms
-from sd_sampler.noise import NoiseSource
+from sd_sampler.noise import BlendedNoise, NoiseSource, slerp
 from sd_sampler.plan import Plan, PlanOptions, plan
 from sd_sampler.prediction import EPS, PREDICTIONS, X0, Prediction, Scalings, V, prediction
 from sd_sampler.protocols import Denoiser, Network, Noise, OnStep, Sampler
@@ -30,6 +31,7 @@ from sd_sampler.registry import (
     parse_sampler,
     parse_schedule,
 )
+from sd_sampler.restart import restart
 from sd_sampler.schedule import SCHEDULES, NoiseSchedule, noise_schedule
 from sd_sampler.second_order import dpm2, dpm2_ancestral, dpmpp_2s_ancestral, heun
 from sd_sampler.sigmas import SIGMA_SCHEDULES, SPACINGS, make_sigmas, spaced_timesteps
@@ -52,6 +54,7 @@ __all__ = [
     "SPACINGS",
     "TIMESTEP_SAMPLERS",
     "X0",
+    "BlendedNoise",
     "DDIMOptions",
     "Denoiser",
     "DiffusionConfig",
@@ -89,6 +92,7 @@ __all__ = [
     "dpmpp_2s_ancestral",
     "dpmpp_3m_sde",
     "dpmpp_sde",
+    "er_sde",
     "euler",
     "euler_ancestral",
     "exponential_sigmas",
@@ -109,6 +113,8 @@ __all__ = [
     "plms",
     "polyexponential_sigmas",
     "prediction",
+    "restart",
+    "slerp",
     "spaced_timesteps",
     "tcd",
     "timestep_sampler",

@@ -1,4 +1,4 @@
-"""Classifier-free guidance and what people do to it; a sampler knows of none of this."""
+"""Guidance, classifier-free and perturbed-attention; a sampler knows of none of this."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sd_sampler.denoiser import Timesteps
 from sd_sampler.errors import SamplerError
 from sd_sampler.prediction import Prediction
 from sd_sampler.protocols import Denoiser, like
+
+_FIRST_TIMESTEP = 1000  # where guidance that wanes is whole, whatever the schedule's length
 
 
 def combine(uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
@@ -50,6 +53,10 @@ class GuidanceOptions:
     - `threshold`, a percentile from 1 to 100 or None: values of x0 beyond it are cut off, the rest
       brought to the unguided x0's percentile. It is dynamic thresholding (Saharia et al., "Imagen",
       arXiv 2205.11487, section 2.3) with a bound for latents, which have none of their own.
+    - `pag_scale` from 0 (none) to 100: perturbed-attention guidance (Ahn et al., arXiv 2403.17377,
+      section 4), away from a network that, in the self-attention of `pag_layers`, sees every place
+      by itself. It needs no negative prompt and goes with or without `scale`; 3 is usual. It wanes
+      by `pag_adaptive_scale`, from 0 to 1, a timestep below 1000, as diffusers has it.
 
     Raises `SamplerError` for values out of range.
     """
@@ -62,8 +69,13 @@ class GuidanceOptions:
     norm_limit: float = 15.0
     momentum: float = -0.5
     threshold: float | None = None
+    pag_scale: float = 0.0
+    pag_adaptive_scale: float = 0.0
+    pag_layers: tuple[str, ...] = ("mid",)
 
     def __post_init__(self) -> None:
+        for listed in ("interval", "pag_layers"):  # which come as lists out of JSON
+            object.__setattr__(self, listed, tuple(getattr(self, listed)))
         first, last = self.interval
         for name, value, low, high in (
             ("guidance rescale", self.rescale, 0.0, 1.0),
@@ -73,20 +85,35 @@ class GuidanceOptions:
             ("projected guidance's norm limit", self.norm_limit, 0.0, float("inf")),
             ("projected guidance's momentum", self.momentum, -1.0, 1.0),
             ("the threshold's percentile", self.threshold or 100.0, 1.0, 100.0),
+            ("perturbed-attention guidance's scale", self.pag_scale, 0.0, 100.0),
+            ("perturbed-attention guidance's adaptive scale", self.pag_adaptive_scale, 0.0, 1.0),
         ):
             if not low <= value <= high:
                 raise SamplerError(f"{name} is {value}; it must be from {low:g} to {high:g}")
+        if self.pag_scale > 0 and not self.pag_layers:
+            raise SamplerError("perturbed-attention guidance has no layer; name one, such as mid")
 
 
 class Guidance:
     """Guide the predictions of one run: with momentum it remembers what it did before.
 
-    `sigmas` (N + 1,) are the run's levels, in which the interval's shares are counted.
+    `sigmas` (N + 1,) are the run's levels, in which the interval's shares are counted. `timesteps`,
+    such as the run's `Plan`, are for `pag_adaptive_scale`; raises `SamplerError` where that wants
+    them and they are not given.
     """
 
-    def __init__(self, options: GuidanceOptions, prediction: Prediction, sigmas: Tensor) -> None:
+    def __init__(
+        self,
+        options: GuidanceOptions,
+        prediction: Prediction,
+        sigmas: Tensor,
+        timesteps: Timesteps | None = None,
+    ) -> None:
+        if options.pag_adaptive_scale > 0 and timesteps is None:
+            raise SamplerError("pag_adaptive_scale goes by the timestep: give timesteps=plan")
         self.options = options
         self._prediction = prediction
+        self._timesteps = timesteps
         self._average: Tensor | None = None
         levels = sigmas.tolist()
         num_steps = len(levels) - 1
@@ -97,24 +124,51 @@ class Guidance:
         self._empty = first == last
 
     def active(self, sigma: Tensor) -> bool:
-        """Tell whether there is guidance at a level (B,), the same for all: if not, cond is all."""
-        level = float(sigma[0])
-        if self.options.scale == 1 or self._empty:
-            return False
-        return self._lowest < level < self._highest
+        """Tell whether there is classifier-free guidance at a level (B,), the same for all."""
+        return self.options.scale != 1 and self._within(sigma)
 
-    def __call__(self, x: Tensor, sigma: Tensor, uncond: Tensor, cond: Tensor) -> Tensor:
-        """Return the guided x0 of x (B, ...) at sigma (B,), from the two x0."""
+    def pag_scale(self, sigma: Tensor) -> float:
+        """Return the scale of perturbed-attention guidance at a level (B,), the same for all.
+
+        Where it is 0, the perturbed network need not be asked.
+        """
+        scale, waning = self.options.pag_scale, self.options.pag_adaptive_scale
+        if not scale or not self._within(sigma):
+            return 0.0
+        if self._timesteps is None or not waning:
+            return scale
+        timestep = float(self._timesteps.timestep_of(sigma[:1])[0])
+        return max(scale - waning * (_FIRST_TIMESTEP - timestep), 0.0)
+
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        uncond: Tensor | None,
+        cond: Tensor,
+        perturbed: Tensor | None = None,
+    ) -> Tensor:
+        """Return the guided x0 of x (B, ...) at sigma (B,), from what is predicted.
+
+        `uncond` None is without classifier-free guidance, `perturbed` None without the other.
+        """
         options = self.options
-        if options.projected:
+        if uncond is None:
+            guided = cond
+        elif options.projected:
             guided = cond + (options.scale - 1) * self._projected(uncond, cond)
         else:
             guided = combine(uncond, cond, options.scale)
+        if perturbed is not None:
+            guided = guided + self.pag_scale(sigma) * (cond - perturbed)
         if options.rescale:
             guided = self._rescaled(x, sigma, guided, cond)
         if options.threshold is not None:
             guided = _thresholded(guided, cond, options.threshold)
         return guided
+
+    def _within(self, sigma: Tensor) -> bool:
+        return not self._empty and self._lowest < float(sigma[0]) < self._highest
 
     def _projected(self, uncond: Tensor, cond: Tensor) -> Tensor:
         update = cond - uncond

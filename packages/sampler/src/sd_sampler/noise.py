@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sd_sampler.errors import SamplerError
+
+_PARALLEL = 0.9995  # of noises that point the same way the sine below is too small to divide by
 
 
 class NoiseSource:
@@ -51,3 +54,43 @@ class NoiseSource:
             for generator in self._generators
         ]
         return torch.cat(draws).to(self.device, self.dtype)
+
+
+class BlendedNoise(NoiseSource):
+    """Draw noise whose first lies between that of two seeds; what comes after is the first seed's.
+
+    Picture i of `seeds` is drawn towards picture i of `others`, by `share` from 0 to 1.
+    """
+
+    def __init__(self, source: NoiseSource, others: Sequence[int], share: float) -> None:
+        """Blend towards one other seed a picture; raises `SamplerError` as `NoiseSource`."""
+        super().__init__(source.seeds, source.shape, source.device, source.dtype)
+        if len(others) != len(self.seeds):
+            raise SamplerError(
+                f"{len(others)} seeds to blend with for {len(self.seeds)}: give as many"
+            )
+        self._other = NoiseSource(others, self.shape, self.device, self.dtype)
+        self._share = share
+
+    def initial(self) -> Tensor:
+        """Start every picture afresh and draw its first noise (B, *shape)."""
+        return slerp(super().initial(), self._other.initial(), self._share)
+
+
+def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Go `share` of the way along the arc from each of (B, ...) to its like: still normal noise.
+
+    A straight line would pass too close to 0, and such noise is drawn as a flat picture. Shoemake,
+    "Animating rotation with quaternion curves" (SIGGRAPH 1985), section 3.3.
+    """
+    flat = first.flatten(1).double(), second.flatten(1).double()
+    cosine = F.cosine_similarity(flat[0], flat[1], dim=1).clamp(-1, 1)
+    angle = cosine.arccos()
+    near = cosine.abs() > _PARALLEL
+    sine = angle.sin().where(~near, torch.ones_like(angle))
+    weights = (
+        (((1 - share) * angle).sin() / sine).where(~near, torch.full_like(angle, 1 - share)),
+        ((share * angle).sin() / sine).where(~near, torch.full_like(angle, share)),
+    )
+    blended = weights[0][:, None] * flat[0] + weights[1][:, None] * flat[1]
+    return blended.reshape(first.shape).to(first)

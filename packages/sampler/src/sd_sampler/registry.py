@@ -10,10 +10,12 @@ from sd_sampler.ddim import ddim
 from sd_sampler.ddpm import ddpm, ddpm_large
 from sd_sampler.dpmpp import dpmpp_2m
 from sd_sampler.dpmpp_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
+from sd_sampler.er_sde import er_sde
 from sd_sampler.errors import unknown
 from sd_sampler.euler import euler, euler_ancestral
 from sd_sampler.multistep import deis, lms, plms
 from sd_sampler.protocols import Sampler
+from sd_sampler.restart import restart
 from sd_sampler.second_order import dpm2, dpm2_ancestral, dpmpp_2s_ancestral, heun
 from sd_sampler.sigmas import SIGMA_SCHEDULES, Convention
 from sd_sampler.unipc import unipc
@@ -198,6 +200,23 @@ _ENTRIES = (
         summary="DEIS of order 2 in log sigma",
         convention="dpmpp",
         rounds_timesteps=True,
+    ),
+    SamplerEntry(
+        name="restart",
+        label="Restart",
+        run=restart,
+        summary="Heun's method that climbs back from 20 steps on; asks twice a step",
+        stochastic=True,
+        schedule="karras",
+    ),
+    SamplerEntry(
+        name="er_sde",
+        label="ER SDE",
+        run=er_sde,
+        summary="ER-SDE-Solver-3: an SDE of little noise, and next to none at the end",
+        stochastic=True,
+        takes_eta=True,
+        schedule="karras",
     ),
     SamplerEntry(
         name="lcm",

@@ -5,6 +5,7 @@ from sd_unet.config import UNetConfig, scenes, sd15, sd21, sdxl, sdxl_refiner
 from sd_unet.errors import UNetConfigError, UNetInputError
 from sd_unet.keymap import ldm_key_map
 from sd_unet.ldm_config import config_from_ldm
+from sd_unet.perturbed import perturbed_attention, self_attentions
 from sd_unet.timestep import sinusoidal_embedding
 from sd_unet.unet import UNet
 
@@ -16,10 +17,12 @@ __all__ = [
     "UNetInputError",
     "config_from_ldm",
     "ldm_key_map",
+    "perturbed_attention",
     "scenes",
     "sd15",
     "sd21",
     "sdxl",
     "sdxl_refiner",
+    "self_attentions",
     "sinusoidal_embedding",
 ]

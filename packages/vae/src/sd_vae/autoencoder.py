@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sd_ops import resolve_backend
 from sd_vae.blocks import DownBlock, MidBlock, SelfAttention, UpBlock, group_norm
-from sd_vae.config import VAEConfig, VAEError
+from sd_vae.config import VAEConfig
 from sd_vae.posterior import DiagonalGaussian
 
 __all__ = ["AutoencoderKL", "Decoder", "Encoder"]
@@ -85,13 +85,7 @@ class AutoencoderKL(nn.Module):
 
         Raises `VAEError` when a side is not a multiple of f.
         """
-        height, width = images.shape[-2:]
-        factor = self.config.downsampling
-        if height % factor or width % factor:
-            raise VAEError(
-                f"a picture of {width}x{height} cannot be encoded; "
-                f"both sides must be multiples of {factor}"
-            )
+        self.config.check_size(*images.shape[-2:])
         return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(images)))
 
     def decode(self, z: Tensor) -> Tensor:

@@ -46,6 +46,15 @@ class VAEConfig:
         """Picture pixels per latent pixel along one side (f)."""
         return 1 << (len(self.block_out_channels) - 1)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise `VAEError` when a picture's side is not a multiple of f."""
+        factor = self.downsampling
+        if height % factor or width % factor:
+            raise VAEError(
+                f"a picture of {width}x{height} cannot be encoded; "
+                f"both sides must be multiples of {factor}"
+            )
+
     def to_diffusers(self) -> dict[str, Any]:
         """Return the whole config.json of diffusers' AutoencoderKL."""
         num_blocks = len(self.block_out_channels)

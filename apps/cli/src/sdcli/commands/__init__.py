@@ -2,7 +2,18 @@
 
 import typer
 
-from sdcli.commands import convert, img2img, latents, models, records, scenes, train, txt2img
+from sdcli.commands import (
+    convert,
+    grid,
+    img2img,
+    latents,
+    models,
+    records,
+    scenes,
+    train,
+    txt2img,
+    variations,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -10,10 +21,14 @@ def register(app: typer.Typer) -> None:
     app.command("txt2img")(txt2img.txt2img)
     app.command("img2img")(img2img.img2img)
     app.command("inpaint")(img2img.inpaint)
+    app.command("outpaint")(img2img.outpaint)
+    app.command("upscale")(img2img.upscale)
+    app.command("variations")(variations.variations)
+    app.command("interpolate")(variations.interpolate)
+    app.command("grid")(grid.grid)
     app.command("train-vae")(train.train_vae)
     app.command("train")(train.train)
     app.command("scenes")(scenes.scenes)
-    app.command("outpaint")(img2img.outpaint)
     app.command("encode")(latents.encode)
     app.command("decode")(latents.decode)
     app.command("inspect")(records.inspect)

@@ -7,8 +7,9 @@ import typer
 
 from sdcli.errors import CommandError
 from sdcli.models import open_named
-from sdcli.options import Prediction, Variant, ZeroSnr, process_changes
+from sdcli.options import AsJson, Prediction, Variant, ZeroSnr, process_changes
 from sdcli.progress import note
+from sdcli.results import show
 
 _DTYPES = ("keep", "fp32", "fp16", "bf16")
 _EMA = ("drop", "use", "keep")
@@ -42,6 +43,7 @@ def convert(
     ] = False,
     prediction: Prediction = None,
     zero_snr: ZeroSnr = None,
+    json: AsJson = False,
 ) -> None:
     """Write SOURCE again in the other layout, or in the same one with other numbers."""
     _require_choice("--dtype", dtype, _DTYPES)
@@ -58,7 +60,8 @@ def convert(
     stored = None if dtype == "keep" else DTYPES[dtype]
     write(target, model, dtype=stored, with_ema=ema == "keep")
     note(f"{source} is a {model.family.title} ({model.task}), written as {dtype}")
-    print(target)
+    document = {"path": target, "family": model.family.title, "task": model.task, "dtype": dtype}
+    show(str(target), document, as_json=json)
 
 
 def _require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,49 +1,18 @@
-"""`sdcli img2img`, `inpaint` and `outpaint`: a picture and a prompt become pictures."""
+"""`sdcli img2img`, `inpaint`, `outpaint` and `upscale`: a picture and a prompt become pictures."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sdcli.drawing import Chosen, draw
-from sdcli.options import (
-    PROMPT_HELP,
-    Attention,
-    Batch,
-    Betas,
-    Count,
-    Device,
-    Dtype,
-    FinalAlpha,
-    Guidance,
-    GuidanceInterval,
-    GuidanceRescale,
-    Model,
-    Negative,
-    Out,
-    Prediction,
-    Projected,
-    SamplerName,
-    ScheduleName,
-    Seed,
-    Steps,
-    StepsOffset,
-    Threshold,
-    UseEma,
-    Variant,
-    WildcardFolder,
-    ZeroSnr,
-    guidance_options,
-    process_changes,
-)
+from sdcli.drawing import draw
+from sdcli.errors import CommandError
+from sdcli.grouping import grouped
+from sdcli.option_groups import ModelOptions, OutputOptions, PromptOptions, SamplingOptions
+from sdcli.options import PROMPT_HELP, Count, Height, Width
 from sdcli.seeds import choose_seed
 
-Width = Annotated[
-    int | None, typer.Option("--width", help="Pixels, a multiple of 8. [default: the picture's]")
-]
-Height = Annotated[
-    int | None, typer.Option("--height", help="Pixels, a multiple of 8. [default: the picture's]")
-]
+Prompt = Annotated[str, typer.Argument(help=PROMPT_HELP)]
 Source = Annotated[Path, typer.Argument(help="The picture to begin with: PNG, JPEG, WebP ...")]
 Strength = Annotated[
     float,
@@ -60,85 +29,44 @@ FitName = Annotated[
 ]
 
 
+@grouped
 def img2img(
     image: Source,
-    prompt: Annotated[str, typer.Argument(help=PROMPT_HELP)],
+    prompt: Prompt,
+    sampling: SamplingOptions,
+    prompts: PromptOptions,
+    output: OutputOptions,
+    model: ModelOptions,
     strength: Strength = 0.75,
     fit: FitName = "crop",
-    negative: Negative = "",
-    out: Out = Path("outputs"),
     width: Width = None,
     height: Height = None,
-    steps: Steps = None,
-    sampler: SamplerName = None,
-    schedule: ScheduleName = None,
-    guidance: Guidance = None,
-    guidance_rescale: GuidanceRescale = 0.0,
-    guidance_interval: GuidanceInterval = "0:1",
-    apg: Projected = False,
-    threshold: Threshold = None,
-    seed: Seed = None,
     count: Count = 1,
-    batch: Batch = 1,
-    wildcards: WildcardFolder = None,
-    model: Model = "scenes",
-    variant: Variant = None,
-    ema: UseEma = False,
-    prediction: Prediction = None,
-    betas: Betas = None,
-    zero_snr: ZeroSnr = None,
-    steps_offset: StepsOffset = None,
-    final_alpha: FinalAlpha = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    attention: Attention = "auto",
 ) -> None:
     """Draw pictures from a picture and a prompt."""
     from sd_pipeline import Img2Img, read_image
 
     request = Img2Img(
         image=read_image(image),
+        prompt=prompt,
         strength=strength,
         fit=fit,  # type: ignore[arg-type]
-        prompt=prompt,
-        negative_prompt=negative,
         width=width,
         height=height,
-        num_steps=steps,
-        sampler=sampler,
-        schedule=schedule,
-        guidance_scale=guidance,
-        guidance=guidance_options(
-            rescale=guidance_rescale,
-            interval=guidance_interval,
-            projected=apg,
-            threshold=threshold,
-        ),
-        seed=choose_seed(seed, count),
         count=count,
-        batch_size=batch,
+        **sampling.settings(seed=choose_seed(sampling.seed, count)),
     )
-    chosen = Chosen(
-        model=model,
-        variant=variant,
-        use_ema=ema,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        changes=process_changes(
-            prediction=prediction,
-            zero_snr=zero_snr,
-            betas=betas,
-            steps_offset=steps_offset,
-            final_alpha=final_alpha,
-        ),
-    )
-    draw(request, chosen, out, wildcards)
+    draw([request], model.chosen(), output, prompts)
 
 
+@grouped
 def inpaint(
     image: Source,
-    prompt: Annotated[str, typer.Argument(help=PROMPT_HELP)],
+    prompt: Prompt,
+    sampling: SamplingOptions,
+    prompts: PromptOptions,
+    output: OutputOptions,
+    model: ModelOptions,
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -150,88 +78,49 @@ def inpaint(
         float, typer.Option(help="Pixels over which the mask's edge fades outwards.")
     ] = 4.0,
     keep_outside: Annotated[
-        bool,
-        typer.Option(help="Leave what is outside the mask as it is, to the bit."),
+        bool, typer.Option(help="Leave what is outside the mask as it is, to the bit.")
     ] = True,
+    margin: Annotated[
+        int | None,
+        typer.Option(
+            help="Draw only the mask's surroundings, this many pixels on each side, enlarged to "
+            "the model's size. [default: the whole picture]"
+        ),
+    ] = None,
     strength: Strength = 1.0,
     fit: FitName = "crop",
-    negative: Negative = "",
-    out: Out = Path("outputs"),
     width: Width = None,
     height: Height = None,
-    steps: Steps = None,
-    sampler: SamplerName = None,
-    schedule: ScheduleName = None,
-    guidance: Guidance = None,
-    guidance_rescale: GuidanceRescale = 0.0,
-    guidance_interval: GuidanceInterval = "0:1",
-    apg: Projected = False,
-    threshold: Threshold = None,
-    seed: Seed = None,
     count: Count = 1,
-    batch: Batch = 1,
-    wildcards: WildcardFolder = None,
-    model: Model = "scenes",
-    variant: Variant = None,
-    ema: UseEma = False,
-    prediction: Prediction = None,
-    betas: Betas = None,
-    zero_snr: ZeroSnr = None,
-    steps_offset: StepsOffset = None,
-    final_alpha: FinalAlpha = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    attention: Attention = "auto",
 ) -> None:
     """Draw a part of a picture anew, with an inpainting model or any other."""
     from sd_pipeline import Inpaint, read_image
 
     request = Inpaint(
         image=read_image(image),
+        prompt=prompt,
         mask=None if mask is None else read_image(mask),
         mask_blur=mask_blur,
         keep_outside=keep_outside,
+        margin=margin,
         strength=strength,
         fit=fit,  # type: ignore[arg-type]
-        prompt=prompt,
-        negative_prompt=negative,
         width=width,
         height=height,
-        num_steps=steps,
-        sampler=sampler,
-        schedule=schedule,
-        guidance_scale=guidance,
-        guidance=guidance_options(
-            rescale=guidance_rescale,
-            interval=guidance_interval,
-            projected=apg,
-            threshold=threshold,
-        ),
-        seed=choose_seed(seed, count),
         count=count,
-        batch_size=batch,
+        **sampling.settings(seed=choose_seed(sampling.seed, count)),
     )
-    chosen = Chosen(
-        model=model,
-        variant=variant,
-        use_ema=ema,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        changes=process_changes(
-            prediction=prediction,
-            zero_snr=zero_snr,
-            betas=betas,
-            steps_offset=steps_offset,
-            final_alpha=final_alpha,
-        ),
-    )
-    draw(request, chosen, out, wildcards)
+    draw([request], model.chosen(), output, prompts)
 
 
+@grouped
 def outpaint(
     image: Source,
-    prompt: Annotated[str, typer.Argument(help=PROMPT_HELP)],
+    prompt: Prompt,
+    sampling: SamplingOptions,
+    prompts: PromptOptions,
+    output: OutputOptions,
+    model: ModelOptions,
     left: Annotated[int, typer.Option(help="Pixels to draw on the left.")] = 0,
     top: Annotated[int, typer.Option(help="Pixels to draw above.")] = 0,
     right: Annotated[int, typer.Option(help="Pixels to draw on the right.")] = 0,
@@ -240,70 +129,76 @@ def outpaint(
         float, typer.Option(help="Pixels over which the new fades into the picture.")
     ] = 4.0,
     strength: Strength = 1.0,
-    negative: Negative = "",
-    out: Out = Path("outputs"),
-    steps: Steps = None,
-    sampler: SamplerName = None,
-    schedule: ScheduleName = None,
-    guidance: Guidance = None,
-    guidance_rescale: GuidanceRescale = 0.0,
-    guidance_interval: GuidanceInterval = "0:1",
-    apg: Projected = False,
-    threshold: Threshold = None,
-    seed: Seed = None,
     count: Count = 1,
-    batch: Batch = 1,
-    wildcards: WildcardFolder = None,
-    model: Model = "scenes",
-    variant: Variant = None,
-    ema: UseEma = False,
-    prediction: Prediction = None,
-    betas: Betas = None,
-    zero_snr: ZeroSnr = None,
-    steps_offset: StepsOffset = None,
-    final_alpha: FinalAlpha = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    attention: Attention = "auto",
 ) -> None:
     """Draw what lies beyond the sides of a picture."""
-    from sd_pipeline import Inpaint, extended, read_image
+    from sd_pipeline import Outpaint, read_image
 
-    canvas, mask = extended(read_image(image), left=left, top=top, right=right, bottom=bottom)
-    request = Inpaint(
-        image=canvas,
-        mask=mask,
+    request = Outpaint(
+        image=read_image(image),
+        prompt=prompt,
+        left=left,
+        top=top,
+        right=right,
+        bottom=bottom,
         mask_blur=mask_blur,
         strength=strength,
-        prompt=prompt,
-        negative_prompt=negative,
-        num_steps=steps,
-        sampler=sampler,
-        schedule=schedule,
-        guidance_scale=guidance,
-        guidance=guidance_options(
-            rescale=guidance_rescale,
-            interval=guidance_interval,
-            projected=apg,
-            threshold=threshold,
-        ),
-        seed=choose_seed(seed, count),
         count=count,
-        batch_size=batch,
+        **sampling.settings(seed=choose_seed(sampling.seed, count)),
     )
-    chosen = Chosen(
-        model=model,
-        variant=variant,
-        use_ema=ema,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        changes=process_changes(
-            prediction=prediction,
-            zero_snr=zero_snr,
-            betas=betas,
-            steps_offset=steps_offset,
-            final_alpha=final_alpha,
+    draw([request], model.chosen(), output, prompts)
+
+
+@grouped
+def upscale(
+    image: Source,
+    sampling: SamplingOptions,
+    prompts: PromptOptions,
+    output: OutputOptions,
+    model: ModelOptions,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What it shows. [default: what its file says]")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="How many times as large, above 1 to 8.")] = 2.0,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="What is enlarged before it is drawn over: pixel (smooth, keeps to the picture) "
+            "or latent (sharper, wants --strength 0.5 or more)."
         ),
+    ] = "pixel",
+    strength: Strength = 0.4,
+    count: Count = 1,
+) -> None:
+    """Draw a picture again, larger and with more detail: the second pass of a "hires fix"."""
+    from sd_pipeline import Img2Img, read_image
+
+    if not 1 < scale <= 8:
+        raise CommandError(f"--scale is {scale}; it must be above 1 and at most 8")
+    picture = read_image(image)
+    width, height = (max(8, round(side * scale / 8) * 8) for side in picture.size)
+    request = Img2Img(
+        image=picture,
+        prompt=_prompt_of(image) if prompt is None else prompt,
+        strength=strength,
+        fit="stretch",
+        resize=by,  # type: ignore[arg-type]
+        width=width,
+        height=height,
+        count=count,
+        **sampling.settings(seed=choose_seed(sampling.seed, count)),
     )
-    draw(request, chosen, out, wildcards)
+    draw([request], model.chosen(), output, prompts)
+
+
+def _prompt_of(image: Path) -> str:
+    from sd_pipeline import PipelineError, read_metadata
+
+    try:
+        settings = read_metadata(image).settings
+    except PipelineError:
+        settings = {}
+    prompt = settings.get("prompt") or settings.get("Prompt")
+    if not isinstance(prompt, str):
+        raise CommandError(f"{image} does not say what it shows; give a prompt after it")
+    return prompt

@@ -7,8 +7,9 @@ import typer
 
 from sdcli.errors import CommandError
 from sdcli.models import open_named
-from sdcli.options import Device, Dtype, Model, Variant
+from sdcli.options import AsJson, Device, Dtype, Model, VaeTiling, Variant
 from sdcli.progress import note
+from sdcli.results import show
 
 if TYPE_CHECKING:
     from sd_vae import AutoencoderKL
@@ -25,26 +26,26 @@ def encode(
     variant: Variant = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    vae_tiling: VaeTiling = "auto",
+    json: AsJson = False,
 ) -> None:
     """Write the latents of a picture: the posterior's mean, scaled as the UNet takes them."""
-    import torch
-
     from sd_checkpoint import save_safetensors
-    from sd_pipeline import read_image, to_pixels
+    from sd_pipeline import check_tiling, encode_pixels, read_image, to_pixels
 
+    check_tiling(vae_tiling)
     picture = read_image(image)
     vae = _vae(model, variant, device, dtype)
     factor = vae.config.downsampling
     width, height = (side // factor * factor for side in picture.size)
     if not width or not height:
         raise CommandError(f"{image} is {picture.size}; its sides must be at least {factor}")
-    weight = vae.post_quant_conv.weight
-    pixels = to_pixels(picture.crop((0, 0, width, height))).to(weight.device, weight.dtype)
-    with torch.inference_mode():
-        latents = vae.scale(vae.encode(pixels).mode())
+    pixels = to_pixels(picture.crop((0, 0, width, height)))
+    latents = vae.scale(encode_pixels(vae, pixels, vae_tiling).mode())  # type: ignore[arg-type]
     metadata = {"model": model, "scaling_factor": str(vae.config.scaling_factor)}
     save_safetensors(out, {_KEY: latents.float().cpu().contiguous()}, metadata)
-    print(f"{out}: {tuple(latents.shape)}")
+    shape = tuple(latents.shape)
+    show(f"{out}: {shape}", {"path": out, "shape": shape}, as_json=json)
 
 
 def decode(
@@ -54,13 +55,14 @@ def decode(
     variant: Variant = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    vae_tiling: VaeTiling = "auto",
+    json: AsJson = False,
 ) -> None:
     """Turn latents back into a picture."""
-    import torch
-
     from sd_checkpoint import Checkpoint, atomic_path
-    from sd_pipeline import check_out, to_images
+    from sd_pipeline import check_out, check_tiling, decode_latents
 
+    check_tiling(vae_tiling)
     tensors = Checkpoint.open(file)
     if _KEY not in tensors:
         raise CommandError(f"{file} holds no tensor called {_KEY}; give a file that encode wrote")
@@ -74,13 +76,13 @@ def decode(
             f"(1, {channels}, height, width)"
         )
     weight = vae.post_quant_conv.weight
-    with torch.inference_mode():
-        images = to_images(vae.decode(vae.unscale(latents.to(weight.device, weight.dtype))))
+    latents = latents.to(weight.device, weight.dtype)
+    images = decode_latents(vae, latents, vae_tiling)  # type: ignore[arg-type]
     if len(images) > 1:
         note(f"{file} holds {len(images)} pictures; the first is written")
     with atomic_path(out) as temporary:
         images[0].save(temporary, format="PNG")
-    print(out)
+    show(str(out), {"path": out, "size": images[0].size}, as_json=json)
 
 
 def _vae(model: str, variant: str | None, device: str, dtype: str) -> "AutoencoderKL":

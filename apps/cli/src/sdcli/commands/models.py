@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,15 @@ import typer
 
 from sdcli.hashes import known_hash
 from sdcli.models import locate_model
-from sdcli.options import Variant
+from sdcli.options import AsJson, Variant
 from sdcli.progress import note
+from sdcli.results import show
 
 if TYPE_CHECKING:
     from sd_pipeline import ModelInfo
 
 app = typer.Typer(help="List models, look into one, download one.", no_args_is_help=False)
+_COLUMNS = ("model", "family", "dtype", "size", "hash", "licence", "place")
 _SINGLE_FILES = (".safetensors", ".ckpt")
 
 
@@ -28,6 +31,7 @@ def models(
     no_hash: Annotated[
         bool, typer.Option("--no-hash", help="Do not read the files to name them by their hash.")
     ] = False,
+    json: AsJson = False,
 ) -> None:
     """List the embedded model, those in the Hub's cache and those in a local folder.
 
@@ -35,20 +39,25 @@ def models(
     """
     if context.invoked_subcommand is not None:
         return
+    rows = [(name, *_describe(place, hashed=not no_hash)) for name, place in _all_models(local)]
+    if json:
+        show("", {"models": [dict(zip(_COLUMNS, row, strict=True)) for row in rows]}, as_json=True)
+        return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("model", "family", "dtype", "size", "hash", "licence", "place"):
+    for column in _COLUMNS:
         table.add_column(column, overflow="fold")
-    for name, place in _all_models(local):
-        table.add_row(name, *_describe(place, hashed=not no_hash))
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
 
 
 @app.command()
 def info(
     model: Annotated[str, typer.Argument(help="A model, as --model takes it; it is not fetched.")],
+    json: AsJson = False,
 ) -> None:
     """Say what a model is: family, layout, prediction, parts, and what is missing."""
     from sd_pipeline import HubName, PipelineError, cached, inspect_model
@@ -57,8 +66,8 @@ def info(
     path = locate_model(model) if hub_name is None else cached(hub_name)
     if path is None:
         raise PipelineError(f"{model} is not in the cache; fetch it with sdcli models pull {model}")
-    for line in _lines(inspect_model(path)):
-        print(line)
+    found = inspect_model(path)
+    show("\n".join(_lines(found)), asdict(found), as_json=json)
 
 
 @app.command()
@@ -67,6 +76,7 @@ def pull(
         str, typer.Argument(help="A model of the Hub: org/name, org/name/file, org/name@revision.")
     ],
     variant: Variant = None,
+    json: AsJson = False,
 ) -> None:
     """Download what a picture needs of a model of the Hub; what is there is kept."""
     from sd_pipeline import HubName, PipelineError
@@ -75,7 +85,8 @@ def pull(
     name = HubName.parse(model)
     if name is None:
         raise PipelineError(f"{model!r} is no name of the Hub; give org/name")
-    print(fetch(name, variant=variant))
+    path = fetch(name, variant=variant)
+    show(str(path), {"path": path}, as_json=json)
 
 
 def _all_models(local: Path) -> Iterator[tuple[str, Path | str]]:

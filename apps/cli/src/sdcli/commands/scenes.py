@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from sdcli.options import AsJson
 from sdcli.progress import progress
+from sdcli.results import show
 
 
 def scenes(
@@ -14,6 +16,7 @@ def scenes(
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels a side, 16 to 2048.")] = 128,
     workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core]")] = None,
+    json: AsJson = False,
 ) -> None:
     """Draw captioned scenes into a folder with a metadata.jsonl."""
     from sd_scenes import write_folder
@@ -28,4 +31,8 @@ def scenes(
             workers=workers,
             on_item=lambda done: bars.update(bar, completed=done),
         )
-    print(f"{count} pictures in {folder}")
+    show(
+        f"{count} pictures in {folder}",
+        {"folder": folder, "count": count, "seed": seed, "size": size},
+        as_json=json,
+    )

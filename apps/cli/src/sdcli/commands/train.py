@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from sdcli.errors import CommandError
+from sdcli.options import AsJson
+from sdcli.results import show
 
 if TYPE_CHECKING:
     from sd_train import DenoiserTrainConfig, VAETrainConfig
@@ -61,6 +63,7 @@ def train_vae(
     device: Device = None,
     precision: Precision = None,
     setting: Set = None,
+    json: AsJson = False,
 ) -> None:
     """Train the autoencoder on a folder of pictures."""
     from sd_train import VAETrainConfig
@@ -72,7 +75,7 @@ def train_vae(
         **_trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
         **_parse_settings(setting),
     }
-    _run(VAETrainConfig, config, run, overrides, resume=resume)
+    _run(VAETrainConfig, config, run, overrides, resume=resume, as_json=json)
 
 
 def train(
@@ -95,6 +98,7 @@ def train(
     device: Device = None,
     precision: Precision = None,
     setting: Set = None,
+    json: AsJson = False,
 ) -> None:
     """Train the UNet, with the text encoder frozen or trained along."""
     from sd_train import DenoiserTrainConfig
@@ -106,7 +110,7 @@ def train(
         **_trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
         **_parse_settings(setting),
     }
-    _run(DenoiserTrainConfig, config, run, overrides, resume=resume)
+    _run(DenoiserTrainConfig, config, run, overrides, resume=resume, as_json=json)
 
 
 def _run(
@@ -116,6 +120,7 @@ def _run(
     overrides: dict[str, object],
     *,
     resume: bool,
+    as_json: bool,
 ) -> None:
     from sd_train import load_toml
     from sd_train import run as run_training
@@ -126,7 +131,16 @@ def _run(
     settings = load_toml(kind, config or folder / "config.toml", overrides)
     with reporter() as report:
         result = run_training(settings, folder, report, resume=resume)
-    print(f"{result.status} at step {result.step}: {result.model or result.checkpoint}")
+    show(
+        f"{result.status} at step {result.step}: {result.model or result.checkpoint}",
+        {
+            "status": result.status,
+            "step": result.step,
+            "model": result.model,
+            "checkpoint": result.checkpoint,
+        },
+        as_json=as_json,
+    )
     if result.status == "stopped":
         raise typer.Exit(130)
 

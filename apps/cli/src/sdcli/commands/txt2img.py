@@ -1,116 +1,65 @@
-"""`sdcli txt2img`: a prompt becomes pictures."""
+"""`sdcli txt2img`: prompts become pictures."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sdcli.drawing import Chosen, draw
-from sdcli.options import (
-    PROMPT_HELP,
-    Attention,
-    Batch,
-    Betas,
-    Count,
-    Device,
-    Dtype,
-    FinalAlpha,
-    Guidance,
-    GuidanceInterval,
-    GuidanceRescale,
-    Model,
-    Negative,
-    Out,
-    Prediction,
-    Projected,
-    SamplerName,
-    ScheduleName,
-    Seed,
-    Steps,
-    StepsOffset,
-    Threshold,
-    UseEma,
-    Variant,
-    WildcardFolder,
-    ZeroSnr,
-    guidance_options,
-    process_changes,
-)
+from sdcli.drawing import draw
+from sdcli.errors import CommandError
+from sdcli.grouping import grouped
+from sdcli.option_groups import ModelOptions, OutputOptions, PromptOptions, SamplingOptions
+from sdcli.options import PROMPT_HELP, Count, Height, Width
+from sdcli.prompt_lines import read_lines
 from sdcli.seeds import choose_seed
 
-Width = Annotated[
-    int | None, typer.Option("--width", help="Pixels, a multiple of 8. [default: the model's]")
-]
-Height = Annotated[
-    int | None, typer.Option("--height", help="Pixels, a multiple of 8. [default: the model's]")
-]
-
-
-def txt2img(
-    prompt: Annotated[str, typer.Argument(help=PROMPT_HELP)],
-    negative: Negative = "",
-    out: Out = Path("outputs"),
-    width: Width = None,
-    height: Height = None,
-    steps: Steps = None,
-    sampler: SamplerName = None,
-    schedule: ScheduleName = None,
-    guidance: Guidance = None,
-    guidance_rescale: GuidanceRescale = 0.0,
-    guidance_interval: GuidanceInterval = "0:1",
-    apg: Projected = False,
-    threshold: Threshold = None,
-    seed: Seed = None,
-    count: Count = 1,
-    batch: Batch = 1,
-    wildcards: WildcardFolder = None,
-    model: Model = "scenes",
-    variant: Variant = None,
-    ema: UseEma = False,
-    prediction: Prediction = None,
-    betas: Betas = None,
-    zero_snr: ZeroSnr = None,
-    steps_offset: StepsOffset = None,
-    final_alpha: FinalAlpha = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    attention: Attention = "auto",
-) -> None:
-    """Draw pictures from a prompt and print each one's path, seed and time."""
+if TYPE_CHECKING:
     from sd_pipeline import Txt2Img
 
-    request = Txt2Img(
-        prompt=prompt,
-        negative_prompt=negative,
-        width=width,
-        height=height,
-        num_steps=steps,
-        sampler=sampler,
-        schedule=schedule,
-        guidance_scale=guidance,
-        guidance=guidance_options(
-            rescale=guidance_rescale,
-            interval=guidance_interval,
-            projected=apg,
-            threshold=threshold,
+
+@grouped
+def txt2img(
+    sampling: SamplingOptions,
+    prompts: PromptOptions,
+    output: OutputOptions,
+    model: ModelOptions,
+    prompt: Annotated[str | None, typer.Argument(help=PROMPT_HELP)] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            help="A file of prompts, one a line, or - for stdin. A line may end in options of its "
+            "own: --negative --width --height --steps --sampler --schedule --guidance --seed "
+            "--count --batch --seamless.",
         ),
-        seed=choose_seed(seed, count),
-        count=count,
-        batch_size=batch,
-    )
-    chosen = Chosen(
-        model=model,
-        variant=variant,
-        use_ema=ema,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        changes=process_changes(
-            prediction=prediction,
-            zero_snr=zero_snr,
-            betas=betas,
-            steps_offset=steps_offset,
-            final_alpha=final_alpha,
-        ),
-    )
-    draw(request, chosen, out, wildcards)
+    ] = None,
+    width: Width = None,
+    height: Height = None,
+    count: Count = 1,
+) -> None:
+    """Draw pictures from a prompt and print each one's path, seed and time."""
+    settings = {
+        **sampling.settings(seed=choose_seed(sampling.seed, count)),
+        "width": width,
+        "height": height,
+        "count": count,
+    }
+    draw(_requests(prompt, prompt_file, settings), model.chosen(), output, prompts)
+
+
+def _requests(
+    prompt: str | None, prompt_file: Path | None, settings: dict[str, Any]
+) -> "list[Txt2Img]":
+    if (prompt is None) == (prompt_file is None):
+        raise CommandError("give either a prompt or a file of them with --prompts")
+    from sd_pipeline import PipelineError, Txt2Img
+
+    if prompt_file is None:
+        return [Txt2Img(prompt=prompt or "", **settings)]
+    requests = []
+    for line in read_lines(prompt_file):
+        try:
+            requests.append(Txt2Img(**{**settings, **line.settings}))
+        except PipelineError as error:
+            raise CommandError(f"line {line.number} of the prompts: {error}") from error
+    return requests

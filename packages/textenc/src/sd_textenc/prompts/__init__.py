@@ -4,12 +4,15 @@ from sd_textenc.prompts.composition import WeightedPrompt, parse_composition
 from sd_textenc.prompts.editing import EditedPrompt, parse_editing
 from sd_textenc.prompts.emphasis import EMPHASIS, Emphasis, Span, escape, parse_emphasis
 from sd_textenc.prompts.expansion import Wildcards, expand
+from sd_textenc.prompts.styles import Style, Styles
 
 __all__ = [
     "EMPHASIS",
     "EditedPrompt",
     "Emphasis",
     "Span",
+    "Style",
+    "Styles",
     "WeightedPrompt",
     "Wildcards",
     "escape",

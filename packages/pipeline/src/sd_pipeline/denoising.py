@@ -1,0 +1,154 @@
+"""The run from noise to latents: what the UNet is asked at each step, and how it is guided."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
+from sd_pipeline.conditions import Conditions, Script, script
+from sd_pipeline.parts import Parts
+from sd_pipeline.record import Record
+from sd_sampler import (
+    BlendedNoise,
+    Denoiser,
+    Guidance,
+    NoiseSource,
+    Plan,
+    compose,
+    plan,
+    prediction,
+)
+from sd_unet import perturbed_attention
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Step:
+    """Hold how far a batch is: the number of its finished steps, and the latents it aims at.
+
+    `x0` (B, C, h, w) are the denoiser's, scaled, as they would be decoded.
+    """
+
+    number: int
+    num_steps: int
+    x0: Tensor
+
+
+OnStep = Callable[[Step], None]
+"""Is told of each step when it is done; what it raises ends the run."""
+
+
+def plan_of(parts: Parts, sampler: str, schedule: str | None, num_steps: int) -> Plan:
+    """Return the plan of a run with a model's own diffusion process."""
+    diffusion = parts.scheduler.diffusion
+    return plan(sampler, schedule, diffusion.noise_schedule(), num_steps, diffusion.plan_options())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Denoising:
+    """Run the denoiser on a device, in a dtype.
+
+    `batch_invariant`: the UNet is asked for one picture at a time, so that what stands beside a
+    picture does not change its last digits.
+    """
+
+    parts: Parts
+    device: torch.device
+    dtype: torch.dtype
+    batch_invariant: bool
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        record: Record,
+        seeds: Sequence[int],
+        source: Source | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Return scaled latents (B, C, h, w), one a seed, from noise or from a picture."""
+        noise = self._noise(record, seeds)
+        planned = plan_of(self.parts, record.sampler, record.schedule, record.num_steps)
+        if source is None:
+            begun = begin_anew(self.parts, planned, noise, self.dtype)
+        else:
+            begun = begin_from(self.parts, planned, noise, source, self.dtype)
+        first, num_steps = begun.plan.first_step, begun.plan.num_steps
+        told = script(self.parts, record, dtype=self.dtype)
+        stage = _Stage(told=told.at(first + 1))
+
+        def tell(step: int, _sigma: float, _x: Tensor, x0: Tensor) -> None:
+            if step + 2 <= record.num_steps:
+                stage.told = told.at(step + 2)
+            if on_step is not None:
+                on_step(Step(number=step + 1 - first, num_steps=num_steps, x0=x0))
+
+        groups = [slice(i, i + 1) for i in range(len(seeds))]
+        if not self.batch_invariant:
+            groups = [slice(0, len(seeds))]
+        denoisers = [self._guided(begun, record, told, stage, group) for group in groups]
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            pairs = zip(groups, denoisers, strict=True)
+            return torch.cat([ask(x[group], sigma[group]) for group, ask in pairs])
+
+        return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
+
+    def _noise(self, record: Record, seeds: Sequence[int]) -> NoiseSource:
+        factor = self.parts.vae.config.downsampling
+        channels = self.parts.vae.config.latent_channels
+        shape = (channels, record.height // factor, record.width // factor)
+        noise = NoiseSource(seeds, shape, self.device)
+        blend = record.blend
+        if blend is None or blend.seed is None:
+            return noise
+        others = [seed - record.seed + blend.seed for seed in seeds]
+        return BlendedNoise(noise, others, blend.share)
+
+    def _guided(
+        self, begun: Beginning, record: Record, told: Script, stage: "_Stage", group: slice
+    ) -> Denoiser:
+        """Return the denoiser of some pictures: one call for all of a step's prompts together.
+
+        `stage` says what is told now. Where there is no guidance the prompt is told alone.
+        """
+        options, num_pictures = record.guidance, len(begun.x[group])
+
+        def network(x: Tensor, timesteps: Tensor) -> Tensor:
+            latents = x
+            if begun.extra is not None:
+                extra = begun.extra[group]
+                latents = torch.cat([x, torch.cat([extra] * (len(x) // len(extra)))], dim=1)
+            now = stage.told.rows(len(x) // num_pictures).repeated(num_pictures)
+            num_perturbed = max(len(x) - told.num_rows * num_pictures, 0)
+            with perturbed_attention(self.parts.unet, options.pag_layers, num_perturbed):
+                output: Tensor = self.parts.unet(latents, timesteps, now.hidden_states, now.added)
+            return output
+
+        kind = prediction(self.parts.scheduler.diffusion.prediction)
+        denoise = begun.plan.denoiser(network, kind, dtype=self.dtype)
+        if not told.guided and not options.pag_scale:
+            return denoise
+        guidance = Guidance(options, kind, begun.plan.sigmas, timesteps=begun.plan)
+
+        def all_rows(x: Tensor, sigma: Tensor) -> Tensor:
+            active, perturbs = guidance.active(sigma), guidance.pag_scale(sigma) > 0
+            if not active and not perturbs and told.weights == (1.0,):
+                return denoise(x, sigma)
+            num_rows = told.num_rows + perturbs * len(told.weights)
+            x0s = denoise(torch.cat([x] * num_rows), torch.cat([sigma] * num_rows)).chunk(num_rows)
+            # Without a negative prompt's row there is one prompt, which `compose` hands back.
+            cond = compose(x0s[0], x0s[told.guided : told.num_rows], told.weights)
+            if not active and not perturbs:
+                return cond
+            perturbed = compose(x0s[0], x0s[told.num_rows :], told.weights) if perturbs else None
+            return guidance(x, sigma, x0s[0] if active else None, cond, perturbed)
+
+        return all_rows
+
+
+@dataclass(slots=True)
+class _Stage:
+    """Where in its script a run is."""
+
+    told: Conditions

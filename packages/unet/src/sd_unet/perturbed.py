@@ -1,0 +1,65 @@
+"""Self-attention in which, for a part of a batch, every place sees itself alone."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from sd_unet.errors import UNetInputError
+from sd_unet.transformer import Attention, TransformerBlock
+from sd_unet.unet import UNet
+
+_BLOCKS = {"mid": "mid_block", "down": "down_blocks", "up": "up_blocks"}
+
+
+@contextmanager
+def perturbed_attention(unet: UNet, layers: Sequence[str], num_rows: int) -> Iterator[None]:
+    """Perturb the self-attention of `layers` for the last `num_rows` rows of each batch.
+
+    Ahn et al., "Perturbed-Attention Guidance", arXiv 2403.17377, section 4.2: the identity stands
+    in place of the attention map, so that what comes out are the values. The other rows, and all
+    of them when the context is left, are as ever; 0 rows are none. For prediction alone: a backward
+    pass outside the context recomputes checkpointed layers without it. Layers are named as for
+    `self_attentions`, and `UNetInputError` is raised as there.
+    """
+    with ExitStack() as hooks:
+        if num_rows > 0:
+            for attention in self_attentions(unet, layers).values():
+                hooks.enter_context(attention.register_forward_hook(_seeing_itself(num_rows)))
+        yield
+
+
+def self_attentions(unet: UNet, layers: Sequence[str]) -> Mapping[str, Attention]:
+    """Return the self-attentions of some layers, by their module names.
+
+    A layer is mid, down or up, or a part of one by its module name: from down_blocks.1 to
+    up_blocks.1.attentions.0.transformer_blocks.0.attn1. Raises `UNetInputError` where one has none.
+    """
+    found = {
+        f"{name}.attn1": module.attn1
+        for name, module in unet.named_modules()
+        if isinstance(module, TransformerBlock)
+    }
+    chosen: dict[str, Attention] = {}
+    for layer in layers:
+        within = f"{_BLOCKS.get(layer, layer)}."
+        part = {name: found[name] for name in found if f"{name}.".startswith(within)}
+        if not part:
+            blocks = dict.fromkeys(name.partition(".attentions.")[0] for name in found)
+            raise UNetInputError(
+                f"layer {layer!r} has no self-attention in this UNet: choose mid, down, up, or of "
+                f"{', '.join(blocks)}"
+            )
+        chosen |= part
+    return chosen
+
+
+def _seeing_itself(num_rows: int) -> Callable[[Attention, tuple[Tensor, Tensor], Tensor], Tensor]:
+    def hook(attention: Attention, args: tuple[Tensor, Tensor], output: Tensor) -> Tensor:
+        tokens = args[0][-num_rows:]
+        # The linears are called as modules, so that adapters are heeded here too.
+        values = attention.to_v(tokens).to(tokens.dtype)
+        return torch.cat([output[:-num_rows], attention.to_out(values)])
+
+    return hook
