@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
+from typing import cast
 
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from PIL import Image, ImageDraw
 
 # What each command writes, and the command; later ones begin with what earlier ones drew.
@@ -58,7 +59,8 @@ def draw_all(folder: Path) -> None:
 def sheet(folder: Path) -> Figure:
     """Lay everything out: single pictures above, series below them, the grid at the end."""
     figure = Figure(figsize=(11, 17), layout="constrained")
-    singles, series, grid = figure.subfigures(3, 1, height_ratios=(6, 5, 8))
+    parts = cast("Sequence[SubFigure]", figure.subfigures(3, 1, height_ratios=(6, 5, 8)))
+    singles, series, grid = parts
     for axis, (name, command) in zip(singles.subplots(2, 4).flat, PANELS.items(), strict=True):
         with Image.open(folder / name) as opened:
             picture = opened.convert("RGB")

@@ -12,6 +12,7 @@ from sd_checkpoint import (
     load_into,
     only,
     save_safetensors,
+    skeleton,
 )
 
 
@@ -183,3 +184,17 @@ def test_a_hollow_module_stays_hollow_when_a_shape_is_wrong(file: Path) -> None:
         load_into(target, Checkpoint.open(file), what="a", dtype=torch.float16)
     assert target[0].weight.is_meta
     assert target[0].weight.dtype == torch.float32
+
+
+def test_a_skeleton_has_no_memory_and_is_as_good_as_any_module() -> None:
+    torch.manual_seed(0)
+    source = network()
+    before = torch.get_rng_state()
+    with skeleton():
+        hollow = network()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(tensor.is_meta for tensor in hollow.state_dict().values())
+    load_into(hollow, source.state_dict(), what="a")
+    x = torch.randn(1, 3, 8, 8)
+    assert torch.equal(hollow.eval()(x), source.eval()(x))
+    assert not network()[0].weight.is_meta

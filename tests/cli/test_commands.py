@@ -80,6 +80,25 @@ def test_train_vae_follows_the_file_and_flags_override_it(
     assert "finished at step 4" in capsys.readouterr().out
 
 
+def test_export_writes_the_latest_checkpoint_as_a_model(
+    vae_run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, model = tmp_path / "run", tmp_path / "model"
+    assert run(["train-vae", str(vae_run_file), "--run", str(folder), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert run(["export", str(folder), str(model), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "model": str(model), "checkpoint": str(folder / "checkpoints" / "step-00000002")
+    }  # fmt: skip
+    names = [path.name for path in (folder / "model").iterdir()]
+    assert names
+    for name in names:
+        assert (model / name).read_bytes() == (folder / "model" / name).read_bytes()
+    assert run(["export", str(tmp_path), str(model)]) == 2
+    assert "holds no run: it has no config.toml" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

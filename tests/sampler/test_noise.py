@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sd_sampler import NoiseSource, SamplerError
+from sd_sampler import BlendedNoise, NoiseSource, SamplerError, slerp
 
 SHAPE = (4, 8, 8)
 
@@ -69,3 +69,27 @@ def test_a_seed_out_of_range_is_refused(seeds: list[int]) -> None:
 def test_a_source_without_seeds_is_refused() -> None:
     with pytest.raises(SamplerError, match="no seeds"):
         NoiseSource([], SHAPE)
+
+
+def test_blended_noise_goes_from_one_seeds_to_anothers_and_stays_normal() -> None:
+    shape = (4, 32, 32)
+    own, other = NoiseSource([1, 2], shape), NoiseSource([8, 9], shape)
+    for share, wanted in ((0.0, own.initial()), (1.0, other.initial())):
+        blended = BlendedNoise(NoiseSource([1, 2], shape), [8, 9], share)
+        torch.testing.assert_close(blended.initial(), wanted)
+    half = BlendedNoise(own, [8, 9], 0.5)
+    first = half.initial()
+    assert float(first.std()) == pytest.approx(1, abs=0.05)  # of a straight line it would be 0.7
+    generator = torch.Generator("cpu").manual_seed(1)
+    torch.randn((1, *shape), generator=generator)
+    assert torch.equal(half()[:1], torch.randn((1, *shape), generator=generator))
+
+
+def test_noises_that_point_the_same_way_blend_in_a_straight_line() -> None:
+    noise = torch.randn((2, 3, 4), generator=torch.manual_seed(0))
+    torch.testing.assert_close(slerp(noise, noise * 2, 0.5), noise * 1.5)
+
+
+def test_a_blend_needs_a_seed_for_each_picture() -> None:
+    with pytest.raises(SamplerError, match="1 seeds to blend with for 2: give as many"):
+        BlendedNoise(NoiseSource([1, 2], SHAPE), [3], 0.5)

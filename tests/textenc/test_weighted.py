@@ -1,5 +1,7 @@
 """Weighted and long prompts, encoded in chunks."""
 
+from random import Random
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,6 @@ from sd_textenc import (
     TextTower,
     clip_tokenizer,
     encode_weighted,
-    num_chunks,
 )
 from sd_textenc.prompts import parse_emphasis
 
@@ -48,13 +49,35 @@ def test_a_short_prompt_without_weights_is_encoded_as_ever(encoder: TextTower) -
     assert torch.equal(ours.pooled, plain.pooled)
 
 
-def test_a_long_prompt_is_read_in_pieces_that_follow_one_another(encoder: TextTower) -> None:
-    ids = encoder.tokenizer.tokenize(LONG)
-    assert num_chunks(encoder.tokenizer, parse_emphasis(LONG)) == 2
-    rows = torch.tensor([encoder.tokenizer.pack(ids[:75]), encoder.tokenizer.pack(ids[75:])])
+def web_ui_chunks(ids: list[int], comma: int) -> list[list[int]]:
+    """The web UI's loop over tokens, token by token, as its modules/sd_hijack_clip.py has it."""
+    chunks: list[list[int]] = []
+    chunk: list[int] = []
+    last_comma = -1
+    for token in ids:
+        if token == comma:
+            last_comma = len(chunk)
+        elif len(chunk) == 75 and last_comma != -1 and len(chunk) - last_comma <= 20:
+            moved = chunk[last_comma + 1 :]
+            chunks.append(chunk[: last_comma + 1])
+            chunk, last_comma = moved, -1
+        if len(chunk) == 75:
+            chunks.append(chunk)
+            chunk, last_comma = [], -1
+        chunk.append(token)
+    return [*chunks, chunk]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_long_prompt_is_cut_where_the_web_ui_cuts_it(encoder: TextTower, seed: int) -> None:
+    random = Random(seed)
+    every = random.choice([4, 15, 40, 90])
+    words = ["fox" if random.randrange(every) else "fox," for _ in range(random.randrange(60, 250))]
+    prompt = " ".join(words)
+    ids, (comma,) = encoder.tokenizer.tokenize(prompt), encoder.tokenizer.tokenize(",")
+    rows = torch.tensor([encoder.tokenizer.pack(chunk) for chunk in web_ui_chunks(ids, comma)])
+    encoded = encode_weighted(encoder, [parse_emphasis(prompt)])
     pieces = encoder.encode_tokens(rows)
-    encoded = encode_weighted(encoder, [parse_emphasis(LONG)])
-    assert encoded.hidden_states.shape == (1, 2 * 77, 32)
     torch.testing.assert_close(encoded.hidden_states[0], pieces.hidden_states.flatten(0, 1))
     torch.testing.assert_close(encoded.pooled, pieces.pooled[:1])
 

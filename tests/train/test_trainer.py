@@ -10,12 +10,13 @@ from sd_train import TrainError, export, train
 from sd_train.state import checkpoint_folder, list_checkpoints
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stop_at", [3, 4])
 def test_a_stopped_and_resumed_run_equals_a_straight_one_bit_for_bit(
-    tmp_path: Path, precision: str, stop_at: int
+    tmp_path: Path, precision: str, stop_at: int, optimizer: str
 ) -> None:
-    settings = config(precision=precision)
+    settings = config(precision=precision, optimizer=optimizer)
     straight = train(ToyTask(), settings, tmp_path / "straight")
     stopped = train(ToyTask(), settings, tmp_path / "resumed", Recorder(stop_at))
     assert (stopped.status, stopped.step, stopped.model) == ("stopped", stop_at, None)

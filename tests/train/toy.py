@@ -33,10 +33,11 @@ class ToyTask:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             net = nn.Sequential(
-                nn.Conv2d(3, 8, 3, padding=1),
+                nn.Conv2d(3, 32, 3, padding=1),
                 nn.SiLU(),
                 nn.Dropout(0.2 if random else 0.0),
-                nn.Conv2d(8, 3, 1),
+                nn.Conv2d(32, 32, 1),
+                nn.Conv2d(32, 3, 1),
             )
         self.net = net.to(memory_format=torch.channels_last)
         self.source = ToySource(23, shift=random)

@@ -41,8 +41,8 @@ def draw(
 ) -> None:
     """Draw what requests of any kind ask for, and print each picture's path, seed and time.
 
-    `finish` is what is to be done with all of them before the document, if one is asked for, is
-    printed; what it puts into `more` is told, too.
+    `finish` is what is to be done with all of them before the JSON document, if one is asked for,
+    is printed; what it puts into `more` is told, too.
     """
     started = time.perf_counter()
     from sd_pipeline import PictureFormat, check_fits, check_out
@@ -56,16 +56,16 @@ def draw(
     for text in dict.fromkeys(text for request in requests for text in _texts(request)):
         _report_losses(pipeline, text)
     note(f"{chosen.model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
-    drawn = Drawn()
+    drawn = Drawn(more={"model": chosen.model, "device": str(pipeline.device)})
     try:
         _draw(pipeline, requests, output, file_format, drawn)
         if finish is not None:
             finish(drawn)
-    finally:  # an interrupted command tells what is finished
-        if output.json:
-            seconds = time.perf_counter() - started
-            document = {"model": chosen.model, "device": str(pipeline.device), "seconds": seconds}
-            print(json.dumps({**document, **_told(drawn)}, ensure_ascii=False))
+    except KeyboardInterrupt:  # what is finished is told
+        drawn.more["interrupted"] = True
+        _print_document(drawn, output, started)
+        raise
+    _print_document(drawn, output, started)
 
 
 def open_pipeline(chosen: Chosen) -> "Pipeline":
@@ -189,12 +189,16 @@ def _previewer(pipeline: "Pipeline", output: OutputOptions) -> "Callable[[Step],
     return show
 
 
-def _told(drawn: Drawn) -> dict[str, Any]:
+def _print_document(drawn: Drawn, output: OutputOptions, started: float) -> None:
+    if not output.json:
+        return
     pictures = [
         {"path": str(path), "seed": picture.record.seed, "seconds": picture.seconds}
         for path, picture in zip(drawn.paths, drawn.pictures, strict=True)
     ]
-    return {"pictures": pictures, **drawn.more}
+    seconds = time.perf_counter() - started
+    document = {**drawn.more, "seconds": seconds, "pictures": pictures}
+    print(json.dumps(document, ensure_ascii=False))
 
 
 def _texts(request: "Txt2Img") -> Iterable[str]:

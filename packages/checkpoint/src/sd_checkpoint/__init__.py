@@ -10,6 +10,7 @@ from sd_checkpoint.lazy import only, release
 from sd_checkpoint.load import load_into
 from sd_checkpoint.pickles import load_pickle
 from sd_checkpoint.save import save_safetensors
+from sd_checkpoint.skeleton import skeleton
 
 __all__ = [
     "AnyRule",
@@ -32,4 +33,5 @@ __all__ = [
     "release",
     "save_json",
     "save_safetensors",
+    "skeleton",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sd_checkpoint import load_into, name_keys
+from sd_checkpoint import load_into, name_keys, skeleton
 from sd_pipeline.families import FAMILIES, Family, task_of_channels
 from sd_pipeline.folder import open_text, open_unet, open_vae, write_folder
 from sd_pipeline.model import Model, Part, TextPart, family_of
@@ -72,7 +72,7 @@ def build(model: Model, *, dtype: torch.dtype = torch.float32) -> Parts:
 
 def build_unet(part: Part[UNetConfig], *, dtype: torch.dtype = torch.float32) -> UNet:
     """Make a UNet and fill it."""
-    with torch.device("meta"):
+    with skeleton():
         unet = UNet(part.config)
     _fill(unet, part.tensors, part.what, dtype)
     return unet
@@ -80,7 +80,7 @@ def build_unet(part: Part[UNetConfig], *, dtype: torch.dtype = torch.float32) ->
 
 def build_vae(part: Part[VAEConfig], *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
     """Make an autoencoder and fill it."""
-    with torch.device("meta"):
+    with skeleton():
         vae = AutoencoderKL(part.config)
     _fill(vae, part.tensors, part.what, dtype)
     return vae
@@ -90,7 +90,7 @@ def build_text(
     part: TextPart, *, dtype: torch.dtype = torch.float32, penultimate: bool = False
 ) -> TextTower:
     """Make a text encoder and fill it; `penultimate` as SDXL reads its encoders."""
-    with torch.device("meta"):
+    with skeleton():
         encoder = build_text_encoder(part.config, part.tokenizer, penultimate=penultimate)
     _fill(encoder.model, encoder.model_state_dict(part.tensors), part.what, dtype)
     encoder.eval().requires_grad_(False)
@@ -99,7 +99,7 @@ def build_text(
 
 def unfit_keys(model: Model) -> list[str]:
     """List, a line a part, the tensors that a model lacks or has too many, reading none of them."""
-    with torch.device("meta"):
+    with skeleton():
         wanted: list[tuple[str, Mapping[str, Tensor], Mapping[str, Tensor]]] = [
             (model.unet.what, UNet(model.unet.config).state_dict(), model.unet.tensors),
             (model.vae.what, AutoencoderKL(model.vae.config).state_dict(), model.vae.tensors),

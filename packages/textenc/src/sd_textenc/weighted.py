@@ -13,6 +13,7 @@ from sd_textenc.tokenizer import Tokenizer
 from sd_textenc.tower import TextTower
 
 _LEAST_MEAN = 0.01
+_COMMA_WITHIN = 20  # the web UI's own "prompt word wrap length limit"
 Weighed = tuple[int, float]
 """A token's id and its weight."""
 
@@ -28,7 +29,7 @@ def encode_weighted(
     multiplied by its weight, and then those of the chunk by what gives them their mean back. For
     prompts of one chunk without weights it is `encoder.encode`.
 
-    The web UI moves a chunk's end back to a comma up to 20 tokens before; here it is where it is.
+    A chunk that is full ends behind its last comma, where that is one of its last 20 tokens.
     """
     towers = (encoder.first, encoder.second) if isinstance(encoder, DualTextEncoder) else (encoder,)
     chunks = [[list(_chunks(tower.tokenizer, prompt)) for prompt in prompts] for tower in towers]
@@ -53,8 +54,20 @@ def _chunks(tokenizer: Tokenizer, prompt: Emphasis) -> Iterator[list[Weighed]]:
     room = tokenizer.context_length - 2
     for section in prompt.sections:
         weighed = list(chain.from_iterable(_tokens(tokenizer, span) for span in section))
-        for start in range(0, max(1, len(weighed)), room):
-            yield weighed[start : start + room]
+        yield from _cut(weighed, room, tokenizer.tokenize(","))
+
+
+def _cut(weighed: list[Weighed], room: int, comma: Sequence[int]) -> Iterator[list[Weighed]]:
+    """Cut a section into chunks, behind a comma where one is near: thoughts stay together."""
+    while len(weighed) > room:
+        end = room
+        # The web UI looks when there is a token too many, and not if that is a comma itself.
+        if [weighed[room][0]] != list(comma):
+            near = range(room - 1, room - 1 - _COMMA_WITHIN, -1)
+            end = next((at + 1 for at in near if at >= 0 and [weighed[at][0]] == list(comma)), room)
+        yield weighed[:end]
+        weighed = weighed[end:]
+    yield weighed
 
 
 def _tokens(tokenizer: Tokenizer, span: Span) -> Iterator[Weighed]:

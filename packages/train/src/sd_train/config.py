@@ -18,12 +18,14 @@ class TrainerConfig(_Settings):
     """The loop: a step is an optimizer step over `batch_size * accumulate` examples.
 
     0 switches off what counts or limits: `clip_grad_norm`, `ema_decay`, `save_every`,
-    `validate_every`. The last step always saves, validates and exports.
+    `validate_every`. The last step always saves, validates and exports. `optimizer` is of the
+    matrices inside the networks; what else learns, learns by AdamW.
     """
 
     steps: AtLeastOne
     batch_size: AtLeastOne = 16
     accumulate: AtLeastOne = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     learning_rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
     lr_schedule: Literal["constant", "cosine"] = "constant"

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
+from sd_train.muon import Muon, inner_matrices
 
 
 def lr_scale(step: int, config: TrainerConfig) -> float:
@@ -26,7 +27,7 @@ def lr_scale(step: int, config: TrainerConfig) -> float:
 
 
 def build_optimizer(modules: Mapping[str, nn.Module], config: TrainerConfig) -> torch.optim.AdamW:
-    """Make AdamW (Loshchilov and Hutter, arXiv 1711.05101) with a group per module and decay.
+    """Make AdamW (Loshchilov and Hutter, arXiv 1711.05101) or Muon, a group a module and decay.
 
     Vectors (biases, norm scales) are not decayed. Each group keeps its undamped rate in `base_lr`.
     """
@@ -40,16 +41,27 @@ def build_optimizer(modules: Mapping[str, nn.Module], config: TrainerConfig) -> 
     for name, module in modules.items():
         rate = config.learning_rate * config.learning_rate_scales.get(name, 1.0)
         learning = [p for p in module.parameters() if p.requires_grad]
-        matrices = [p for p in learning if p.ndim >= 2]
-        vectors = [p for p in learning if p.ndim < 2]
-        for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+        inner: set[Tensor] = set(inner_matrices(module)) if config.optimizer == "muon" else set()
+        kinds = (
+            ([p for p in learning if p in inner], config.weight_decay, True),
+            ([p for p in learning if p.ndim >= 2 and p not in inner], config.weight_decay, False),
+            ([p for p in learning if p.ndim < 2], 0.0, False),
+        )
+        for parameters, decay, orthogonal in kinds:
             if parameters:
                 groups.append(
-                    {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay}
+                    {
+                        "params": parameters,
+                        "lr": rate,
+                        "base_lr": rate,
+                        "weight_decay": decay,
+                        "orthogonal": orthogonal,
+                    }
                 )
     if not groups:
         raise TrainError("nothing learns in this run: every parameter is frozen")
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
+    return kind(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, scale: float) -> None:

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command("grid")(grid.grid)
     app.command("train-vae")(train.train_vae)
     app.command("train")(train.train)
+    app.command("export")(train.export)
     app.command("scenes")(scenes.scenes)
     app.command("encode")(latents.encode)
     app.command("decode")(latents.decode)

@@ -1,7 +1,7 @@
 """`sdcli train-vae` and `sdcli train`: runs from a TOML file that flags override."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeVar
 
 import typer
 
@@ -111,6 +111,38 @@ def train(
         **_parse_settings(setting),
     }
     _run(DenoiserTrainConfig, config, run, overrides, resume=resume, as_json=json)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run, going on or not.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write, replaced if it exists.")],
+    json: AsJson = False,
+) -> None:
+    """Write a run's latest checkpoint, its averaged weights, as a model."""
+    from sd_train import DenoiserTrainConfig, VAETrainConfig, export_run, load_toml
+
+    settings = run / "config.toml"
+    if not settings.is_file():
+        raise CommandError(f"{run} holds no run: it has no config.toml")
+    # A denoiser's run names the autoencoder it learned with; an autoencoder's has one of its own.
+    with settings.open("rb") as file:
+        is_vae = isinstance(_toml(file).get("vae"), dict)
+    config: VAETrainConfig | DenoiserTrainConfig
+    if is_vae:
+        config = load_toml(VAETrainConfig, settings)
+    else:
+        config = load_toml(DenoiserTrainConfig, settings)
+    checkpoint = export_run(config, run, folder)
+    show(f"{folder}: {checkpoint}", {"model": folder, "checkpoint": checkpoint}, as_json=json)
+
+
+def _toml(file: BinaryIO) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CommandError(f"{file.name} is no TOML: {error}") from error
 
 
 def _run(
