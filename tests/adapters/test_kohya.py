@@ -8,8 +8,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sd_adapters import AdapterError, Lora, LoraConfig, load_loras, save_loras
-from sd_unet import UNet, UNetConfig
+from sd_adapters import (
+    AdapterError,
+    Lora,
+    LoraConfig,
+    aliases_through,
+    load_loras,
+    save_loras,
+)
+from sd_unet import UNet, UNetConfig, ldm_key_map
 
 TINY = UNetConfig(
     block_out_channels=(32, 64),
@@ -130,7 +137,7 @@ def test_ranks_may_differ_and_half_precision_is_read(unet: UNet, file: Path) -> 
             {"lora_unet_no_such.lora_down.weight": torch.ones(1)},
             {"lora_unet_no_such.lora_down.weight"},
         ),
-        ({f"{TO_Q}.dora_scale": torch.ones(1)}, {f"{TO_Q}.dora_scale"}),
+        ({f"{TO_Q}.oft_diag": torch.ones(1)}, {f"{TO_Q}.oft_diag"}),
         (
             {f"{TO_Q}.lora_up.weight": None},
             {f"{TO_Q}.lora_down.weight", f"{TO_Q}.alpha"},
@@ -151,3 +158,19 @@ def test_what_does_not_fit_is_an_error_with_the_keys(
     assert set(caught.value.keys) == keys
     assert min(keys) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_layers_may_have_ldms_names_as_sdxls_have(unet: UNet, tmp_path: Path) -> None:
+    aliases = aliases_through(ldm_key_map(TINY), unet, "lora_unet")
+    config = LoraConfig(rank=3, alpha=2.0, targets=("to_q", "conv1", "proj_in"))
+    lora = learnt(unet, config)
+    save_loras(tmp_path / "lora.safetensors", [lora], aliases=aliases)
+    keys = load_file(tmp_path / "lora.safetensors").keys()
+    assert "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q.lora_up.weight" in keys
+    assert "lora_unet_input_blocks_1_0_in_layers_2.lora_up.weight" in keys
+    assert not any("down_blocks" in key for key in keys)
+    models = {"lora_unet": unet}
+    loaded = load_loras(tmp_path / "lora.safetensors", models, aliases)["lora_unet"]
+    assert loaded.keys() == lora.keys()
+    with pytest.raises(AdapterError):
+        load_loras(tmp_path / "lora.safetensors", models)

@@ -1,12 +1,30 @@
 """Which modules of a model an adapter can take hold of, and under which names."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from torch import nn
 
 from sd_adapters.adapter import AdapterError
+from sd_adapters.attention_projection import PROJECTIONS, AttentionProjection
 
-Target = nn.Linear | nn.Conv2d
+Target = nn.Linear | nn.Conv2d | AttentionProjection
+
+# open_clip's names of a text tower's modules, and those of transformers, which files use.
+_OPEN_CLIP_LAYER = re.compile(r"(^|\.)transformer\.resblocks\.(\d+)\.(attn|mlp)\.")
+_OPEN_CLIP_MLP = {"c_fc": "fc1", "c_proj": "fc2"}
+
+
+class Place(NamedTuple):
+    """A target, its path in the field's names, and its weight's key in the model's state dict.
+
+    The key is None where the weight is only a part of one.
+    """
+
+    path: str
+    key: str | None
+    target: Target
 
 
 def flat_name(prefix: str, path: str) -> str:
@@ -15,27 +33,75 @@ def flat_name(prefix: str, path: str) -> str:
 
 
 def targets_by_name(model: nn.Module, prefix: str) -> dict[str, Target]:
-    """Index every linear and convolution by its flat name, which cannot be turned back."""
+    """Index every linear and convolution by its flat name, which cannot be turned back.
+
+    In open_clip's text towers the names are those of transformers' towers, as in all files.
+    """
     found: dict[str, Target] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, Target):
-            name = flat_name(prefix, path)
-            assert name not in found, name
-            found[name] = module
+    for place in _places(model):
+        name = flat_name(prefix, place.path)
+        assert name not in found, name
+        found[name] = place.target
     return found
 
 
-def paths_ending_in(model: nn.Module, suffixes: Iterable[str]) -> list[str]:
-    """Return the paths of the linears and convolutions whose path ends in one of the suffixes.
+def paths_by_name(model: nn.Module, prefix: str) -> dict[str, str]:
+    """Index the path of every linear and convolution by its flat name, as the field names it."""
+    return {flat_name(prefix, place.path): place.path for place in _places(model)}
+
+
+def keys_by_name(model: nn.Module, prefix: str) -> dict[str, str]:
+    """Index the weight's state-dict key of every linear and convolution by its flat name.
+
+    Those that share a packed weight with others are not in it.
+    """
+    return {
+        flat_name(prefix, place.path): place.key
+        for place in _places(model)
+        if place.key is not None
+    }
+
+
+def places_ending_in(model: nn.Module, suffixes: Iterable[str]) -> list[Place]:
+    """Return the linears and convolutions whose path ends in one of the suffixes.
 
     Raises ``AdapterError`` listing the suffixes in which none ends.
     """
     suffixes = tuple(suffixes)
-    targets = [path for path, module in model.named_modules() if isinstance(module, Target)]
-    idle = [s for s in suffixes if not any(_ends_in(path, s) for path in targets)]
+    places = list(_places(model))
+    idle = [s for s in suffixes if not any(_ends_in(place.path, s) for place in places)]
     if idle or not suffixes:
         raise AdapterError("no linear or convolution of the model has a path ending in", idle)
-    return [path for path in targets if any(_ends_in(path, suffix) for suffix in suffixes)]
+    return [place for place in places if any(_ends_in(place.path, each) for each in suffixes)]
+
+
+def _places(model: nn.Module) -> Iterator[Place]:
+    inner: set[nn.Module] = set()
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            inner.update(module.modules())
+            # With other widths for keys and values the weight is not packed; no tower has that.
+            if module.in_proj_weight is not None:
+                yield from _in_attention(path, module)
+        elif isinstance(module, nn.Linear | nn.Conv2d) and module not in inner:
+            yield Place(_field_path(path), f"{path}.weight", module)
+
+
+def _in_attention(path: str, attention: nn.MultiheadAttention) -> Iterator[Place]:
+    for side in PROJECTIONS:
+        key = f"{path}.{side}.weight" if side == "out_proj" else None
+        yield Place(_field_path(f"{path}.{side}"), key, AttentionProjection(attention, side))
+
+
+def _field_path(path: str) -> str:
+    """Return the path that files have for a module: transformers' where it is open_clip's."""
+    found = _OPEN_CLIP_LAYER.search(path)
+    if found is None:
+        return path
+    before, number, part = found.groups()
+    inner = path[found.end() :]
+    inside = f"self_attn.{inner}" if part == "attn" else f"mlp.{_OPEN_CLIP_MLP.get(inner, inner)}"
+    return f"{path[: found.start()]}{before}encoder.layers.{number}.{inside}"
 
 
 def _ends_in(path: str, suffix: str) -> bool:
