@@ -7,7 +7,9 @@ import torch
 from PIL import Image
 
 from sd_train import DataConfig, PictureFolder, TrainError
-from sd_train.images import grid, open_square, to_float, to_uint8
+from sd_train.data import describe, square
+from sd_train.images import grid, to_float, to_uint8
+from sd_train.picture_opener import open_picture
 from sd_train.seeds import generator_for
 
 
@@ -86,17 +88,40 @@ def test_crops_move_about_and_are_mirrored_only_on_request(tmp_path: Path) -> No
     assert {crop.numpy().tobytes() for crop in crops} == windows
 
 
-def test_the_centre_square_is_cut_upright_on_white(tmp_path: Path) -> None:
-    image = Image.new("RGBA", (40, 20), (0, 0, 0, 0))
-    image.save(tmp_path / "wide.png")
-    assert open_square(tmp_path / "wide.png", 10).unique().tolist() == [255]
-    tall = Image.new("RGB", (20, 40), "red")
-    tall.paste("blue", (0, 20, 20, 40))
-    exif = Image.Exif()
-    exif[0x0112] = 3  # stored upside down
-    tall.save(tmp_path / "turned.png", exif=exif)
-    turned = open_square(tmp_path / "turned.png", 20)
-    assert turned[0, 0].tolist() == [0, 0, 255]
+def test_the_centre_square_is_cut_and_what_is_transparent_is_filled(tmp_path: Path) -> None:
+    _folder(tmp_path, 2)
+    Image.new("RGBA", (40, 20), (0, 0, 0, 0)).save(tmp_path / "0.png")
+    for in_memory in (True, False):
+        whole = _open(tmp_path, holdout=0, in_memory=in_memory, background=(1, 2, 3)).pictures([0])
+        assert whole[0, :, 0, 0].tolist() == [1, 2, 3]
+    wide = Image.new("RGB", (40, 20), "red")
+    wide.paste("blue", (10, 0, 30, 20))
+    wide.save(tmp_path / "wide.png")
+    cut = square(open_picture(tmp_path / "wide.png"), 20)
+    assert (cut == torch.tensor([0, 0, 255])).all()
+
+
+def test_a_picture_is_learnt_from_as_often_as_its_folder_says(tmp_path: Path) -> None:
+    for name in ("3_dog", "1_cat"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            _picture(tmp_path / name / f"{i}.png", i)
+    folder = _open(tmp_path)
+    assert folder.captions == ["cat", "cat", "dog", "dog"]
+    assert (folder.held_out, folder.training) == ([0, 2], [1, 3, 3, 3])
+    head, *summary = describe(folder)
+    assert head.endswith(": 2 pictures to learn from, 4 examples an epoch, 2 held out")
+    assert "with repeats: 8 pictures" in summary
+
+
+def test_before_training_every_drop_is_told(tmp_path: Path) -> None:
+    _folder(tmp_path)
+    (tmp_path / "1.png").write_bytes(b"")
+    _picture(tmp_path / "unlisted.png", 9)
+    lines = describe(_open(tmp_path))
+    assert f"{tmp_path}: 3 pictures to learn from, 2 held out" in lines
+    assert "dropped: 1 not listed, 1 empty" in lines
+    assert f"dropped {tmp_path / '1.png'}: is empty (0 bytes); fetch it again or delete it" in lines
 
 
 def test_the_fingerprint_follows_the_pictures(tmp_path: Path) -> None:
@@ -105,6 +130,14 @@ def test_the_fingerprint_follows_the_pictures(tmp_path: Path) -> None:
     assert _open(tmp_path).fingerprint() == before
     _picture(tmp_path / "2.png", 99)
     assert _open(tmp_path).fingerprint() != before
+
+
+def test_the_fingerprint_follows_how_files_are_opened(tmp_path: Path) -> None:
+    _folder(tmp_path)
+    on_white, on_black = (
+        _open(tmp_path, in_memory=False, background=colour) for colour in ((255,) * 3, (0,) * 3)
+    )
+    assert on_white.fingerprint() != on_black.fingerprint()
 
 
 def test_a_folder_without_enough_pictures_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ from sd_train.config import (
     VAETrainConfig,
 )
 from sd_train.data import PictureFolder
+from sd_train.data_check import check_pictures, find_pictures
+from sd_train.data_summary import summarise
 from sd_train.errors import TrainError
+from sd_train.picture_opener import PictureError, open_picture
 from sd_train.reporter import LineReporter, Reporter, SilentReporter, StepInfo, TrainResult
 from sd_train.run import build_task, export_run, run
 from sd_train.settings import load_toml, save_config
@@ -22,6 +25,7 @@ __all__ = [
     "DataConfig",
     "DenoiserTrainConfig",
     "LineReporter",
+    "PictureError",
     "PictureFolder",
     "Reporter",
     "SilentReporter",
@@ -33,10 +37,14 @@ __all__ = [
     "VAETrainConfig",
     "Validation",
     "build_task",
+    "check_pictures",
     "export",
     "export_run",
+    "find_pictures",
     "load_toml",
+    "open_picture",
     "run",
     "save_config",
+    "summarise",
     "train",
 ]

@@ -4,10 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sd_train.picture_opener import MAX_PIXELS, WHITE
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Channel = Annotated[int, Field(ge=0, le=255)]
 
 
 class _Settings(BaseModel):
@@ -58,11 +61,12 @@ class TrainerConfig(_Settings):
 
 
 class DataConfig(_Settings):
-    """A folder of captioned pictures.
+    """A folder of captioned pictures, or kohya's dataset TOML, which names several.
 
     Pictures are resized so that the shorter side is `size` and cut to the centre square; training
     sees random squares of `crop` px (0: the whole square). `flip` mirrors half of them: off, since
     captions say left and right. `holdout` pictures, evenly spaced, are kept for validation.
+    `background` shows where a picture is transparent; one of more than `max_pixels` is left out.
     """
 
     folder: str
@@ -72,6 +76,8 @@ class DataConfig(_Settings):
     caption_dropout: Fraction = 0.1
     holdout: Count = 64
     in_memory: bool = True
+    background: tuple[Channel, Channel, Channel] = WHITE
+    max_pixels: Annotated[int, Field(ge=1, le=2 * MAX_PIXELS)] = MAX_PIXELS
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "DataConfig":

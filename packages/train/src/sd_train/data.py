@@ -1,106 +1,55 @@
 """Captioned pictures in a folder, as uint8 tensors."""
 
 import hashlib
-import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from sd_train.config import DataConfig
+from sd_train.data_check import check_pictures, find_pictures
+from sd_train.data_summary import dropped_lines, summarise, summary_lines
 from sd_train.errors import TrainError
-from sd_train.images import open_square
+from sd_train.picture_opener import PictureError, open_picture
+from sd_train.printable import printable
 from sd_train.task import Batch
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A picture file and what it shows."""
-
-    path: Path
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file that is left out, and why."""
-
-    what: str
-    reason: str
-
-
-def scan_folder(folder: Path) -> tuple[list[Entry], list[Skipped]]:
-    """List the pictures of `folder` with their captions, and what cannot be used.
-
-    Captions come from metadata.jsonl (`file_name`, `text`), else from a .txt or .caption file
-    beside the picture, else from its name.
-    """
-    if not folder.is_dir():
-        raise TrainError(f"data.folder {str(folder)!r} is not a folder; name one with pictures")
-    listing = folder / "metadata.jsonl"
-    if listing.is_file():
-        return _read_listing(listing)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-    return [Entry(path, _caption_beside(path)) for path in paths], []
-
-
-def _read_listing(listing: Path) -> tuple[list[Entry], list[Skipped]]:
-    entries, skipped = [], []
-    with listing.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                path, caption = listing.parent / record["file_name"], record["text"]
-            except (ValueError, KeyError, TypeError) as error:
-                skipped.append(Skipped(f"{listing.name} line {number}", f"not usable: {error!r}"))
-                continue
-            if path.is_file() and isinstance(caption, str):
-                entries.append(Entry(path, caption))
-            else:
-                reason = "text is not a string" if path.is_file() else "file does not exist"
-                skipped.append(Skipped(str(path), reason))
-    return entries, skipped
-
-
-def _caption_beside(path: Path) -> str:
-    for suffix in (".txt", ".caption"):
-        sidecar = path.with_suffix(suffix)
-        if sidecar.is_file():
-            return " ".join(sidecar.read_text(encoding="utf-8").split())
-    return path.stem.replace("_", " ")
+_DROPPED_SHOWN = 10
+_OPENER = "picture_opener 1"  # change it when `open_picture` gives other pixels
 
 
 class PictureFolder:
-    """The usable pictures of a folder; `skipped` tells of the others.
+    """The usable pictures of a folder; `report` tells of every file, `skipped` of those left out.
 
     In memory the pictures are one uint8 tensor (N, size, size, 3), so an epoch costs no decoding.
+    `training` has a picture as often as its repeats say.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        found, self.skipped = scan_folder(Path(config.folder))
-        self._images: Tensor | None = None
-        self.entries = self._load(found) if config.in_memory else self._check(found)
-        if len(self.entries) <= config.holdout:
-            reason = f"; first skipped: {self.skipped[0]}" if self.skipped else ""
-            raise TrainError(
-                f"data.folder {config.folder!r} has {len(self.entries)} usable pictures, not more "
-                f"than data.holdout {config.holdout}; add pictures or lower holdout{reason}"
-            )
-        held_out = {i * len(self.entries) // config.holdout for i in range(config.holdout)}
+        found = find_pictures(config.folder)
+        shape = (len(found.entries), config.size, config.size, 3)
+        images = torch.empty(shape, dtype=torch.uint8) if config.in_memory else None
+
+        def keep(number: int, image: Image.Image) -> None:
+            if images is not None:
+                images[number] = square(image, config.size)
+
+        self.report = check_pictures(found, config, on_picture=keep)
+        self.entries = [picture.entry for picture in self.report.used]
+        self.skipped = self.report.skipped
+        if images is not None and self.skipped:
+            images = images[[picture.number for picture in self.report.used]]
+        self._images = images
+        self._require_enough()
+        count = len(self.entries)
+        held_out = {i * count // config.holdout for i in range(config.holdout)}
         self.held_out = sorted(held_out)
-        self.training = [i for i in range(len(self.entries)) if i not in held_out]
+        learnt = (i for i in range(count) if i not in held_out)
+        self.training = [i for i in learnt for _ in range(self.entries[i].repeats)]
 
     def __len__(self) -> int:
         """Count the usable pictures, held-out ones included."""
@@ -136,6 +85,8 @@ class PictureFolder:
     def fingerprint(self) -> str:
         """Hash the contents of all pictures, as this folder hands them out."""
         digest = hashlib.sha256(f"{self.config.size}/{len(self)}".encode())
+        if self._images is None:  # the files alone do not say how they are opened
+            digest.update(f"{_OPENER}/{self.config.background}".encode())
         for index, entry in enumerate(self.entries):
             if self._images is not None:
                 digest.update(self._images[index].numpy().data)
@@ -144,46 +95,28 @@ class PictureFolder:
         return digest.hexdigest()
 
     def _open(self, index: int) -> Tensor:
-        path = self.entries[index].path
+        path, config = self.entries[index].path, self.config
         try:
-            return open_square(path, self.config.size)
-        except _BROKEN as error:
-            raise TrainError(f"picture {path} can no longer be read: {error}") from error
+            image = open_picture(path, background=config.background, max_pixels=config.max_pixels)
+        except PictureError as error:
+            raise TrainError(f"picture can no longer be read: {error}") from error
+        return square(image, config.size)
 
-    def _load(self, found: list[Entry]) -> list[Entry]:
-        size = self.config.size
-        images = torch.empty((len(found), size, size, 3), dtype=torch.uint8)
+    def _require_enough(self) -> None:
+        if len(self.entries) <= self.config.holdout:
+            first = "; ".join(["", *dropped_lines(self.report, 1)])
+            raise TrainError(
+                f"data.folder {self.config.folder!r} has {len(self.entries)} usable pictures, not "
+                f"more than data.holdout {self.config.holdout}; add pictures or lower holdout"
+                f"{first}"
+            )
 
-        def load(index: int) -> str:
-            try:
-                images[index] = open_square(found[index].path, size)
-            except _BROKEN as error:
-                return str(error) or type(error).__name__
-            return ""
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            problems = list(pool.map(load, range(len(found))))
-        good = self._sort_out(found, problems)
-        self._images = images if len(good) == len(found) else images[good]
-        return [found[i] for i in good]
-
-    def _check(self, found: list[Entry]) -> list[Entry]:
-        def check(entry: Entry) -> str:
-            try:
-                with Image.open(entry.path) as image:
-                    image.verify()
-            except _BROKEN as error:
-                return str(error) or type(error).__name__
-            return ""
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            problems = list(pool.map(check, found))
-        return [found[i] for i in self._sort_out(found, problems)]
-
-    def _sort_out(self, found: list[Entry], problems: list[str]) -> list[int]:
-        pairs = zip(found, problems, strict=True)
-        self.skipped += [Skipped(str(entry.path), problem) for entry, problem in pairs if problem]
-        return [i for i, problem in enumerate(problems) if not problem]
+def square(image: Image.Image, size: int) -> Tensor:
+    """Return the centre square of an RGB picture at `size` px, uint8 (size, size, 3)."""
+    if image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image))
 
 
 def check_sizes(config: DataConfig, multiple: int) -> None:
@@ -198,16 +131,15 @@ def check_sizes(config: DataConfig, multiple: int) -> None:
 
 
 def describe(folder: PictureFolder) -> list[str]:
-    """Say what was found and what was left out, a line each."""
-    lines = [
-        f"{folder.config.folder}: {len(folder.training)} pictures to learn from, "
-        f"{len(folder.held_out)} held out, {len(folder.skipped)} skipped"
+    """Say what is learnt from, what `sdcli data check` says of it, and what was left out."""
+    learnt, examples = len(folder) - len(folder.held_out), len(folder.training)
+    repeats = f", {examples} examples an epoch" * (examples != learnt)
+    return [
+        f"{printable(folder.config.folder)}: {learnt} pictures to learn from{repeats}, "
+        f"{len(folder.held_out)} held out",
+        *summary_lines(summarise(folder.report), folder.report),
+        *dropped_lines(folder.report, _DROPPED_SHOWN),
     ]
-    shown = folder.skipped[:10]
-    lines += [f"skipped {item.what}: {item.reason}" for item in shown]
-    if len(folder.skipped) > len(shown):
-        lines.append(f"... and {len(folder.skipped) - len(shown)} more skipped")
-    return lines
 
 
 class CropSource:

@@ -2,30 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from sd_checkpoint import atomic_path
-
-
-def open_square(path: Path, size: int) -> Tensor:
-    """Open a picture upright as RGB (transparency on white), the centre square of `size` px.
-
-    Returns uint8 (size, size, 3). Raises OSError, ValueError or SyntaxError on a broken file.
-    """
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB")
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image))
 
 
 def to_float(images: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:

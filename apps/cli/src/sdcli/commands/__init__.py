@@ -4,6 +4,7 @@ import typer
 
 from sdcli.commands import (
     convert,
+    data,
     grid,
     img2img,
     latents,
@@ -35,4 +36,5 @@ def register(app: typer.Typer) -> None:
     app.command("inspect")(records.inspect)
     app.command("replay")(records.replay)
     app.command("convert")(convert.convert)
+    app.add_typer(data.app, name="data")
     app.add_typer(models.app, name="models")

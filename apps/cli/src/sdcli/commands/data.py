@@ -1,0 +1,75 @@
+"""`sdcli data`: a look at training data before it is learnt from."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdcli.errors import CommandError
+from sdcli.options import AsJson
+from sdcli.progress import note, progress
+from sdcli.results import show
+
+if TYPE_CHECKING:
+    from sd_textenc import Tokenizer
+    from sd_train import DataConfig
+    from sd_train.data_check import DataReport
+
+app = typer.Typer(help="Look at training data.", no_args_is_help=True)
+
+
+@app.command()
+def check(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of captioned pictures, with subfolders such as 10_dog if so wanted, or "
+            "kohya's dataset TOML.",
+            metavar="DIR",
+        ),
+    ],
+    size: Annotated[
+        int, typer.Option(help="Pixels a side to train at [data.size].", min=8, max=16384)
+    ] = 512,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Larger pictures are dropped [data.max_pixels].")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Name every file as used, with what is odd about it, or dropped, and why; and sum up.
+
+    Training prints the same summary before it starts. Captions longer than CLIP's 77 tokens are
+    counted. Nothing is written.
+    """
+    from sd_train import DataConfig
+    from sd_train.data_summary import document, file_lines, summarise, summary_lines
+    from sd_train.settings import parse_config
+
+    settings = {"folder": str(folder), "size": size, "max_pixels": max_pixels}
+    given = {name: value for name, value in settings.items() if value is not None}
+    report = _checked(parse_config(DataConfig, given, origin="data check"))
+    summary = summarise(report, _tokenizer())
+    # A large folder has many lines: they are put together only where they are shown.
+    lines = [] if json else [*file_lines(report), "", *summary_lines(summary, report)]
+    show("\n".join(lines), document(report, summary) if json else {}, as_json=json)
+    if not report.used:
+        raise CommandError(f"{folder} has no picture that can be used; add some")
+
+
+def _checked(config: "DataConfig") -> "DataReport":
+    from sd_train.data_check import check_pictures, find_pictures
+
+    found = find_pictures(config.folder)
+    with progress() as bars:
+        bar = bars.add_task("opening", total=len(found.entries), note="")
+        return check_pictures(found, config, on_item=lambda done: bars.update(bar, completed=done))
+
+
+def _tokenizer() -> "Tokenizer | None":
+    from sd_textenc import TextEncoderError, clip_tokenizer
+
+    try:
+        return clip_tokenizer()
+    except TextEncoderError as error:
+        note(f"the captions' tokens are not counted: {error}")
+        return None

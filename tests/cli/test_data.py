@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sdcli.main import run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, colour in (("red", "red"), ("blue", "blue"), ("again", "red")):
+        Image.new("RGB", (64, 48), colour).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"a {colour} picture")
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    return tmp_path
+
+
+def test_check_names_every_file_and_sums_up(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", "check", str(folder), "--size", "48"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"used {folder / 'blue.png'}" in lines
+    assert f"used {folder / 'red.png'}: the same pixels as {folder / 'again.png'}" in lines
+    assert any(line.startswith(f"dropped {folder / 'broken.jpg'}: is no PNG") for line in lines)
+    assert "pictures: 3 used, 1 dropped; 3 other files" in lines
+    assert "dropped: 1 not a picture" in lines
+    assert "used, but: 1 duplicate" in lines
+
+
+def test_check_says_the_same_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "check", str(folder), "--size", "64", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(row["file"]).name for row in said["used"]] == ["again.png", "blue.png", "red.png"]
+    assert [Path(row["file"]).name for row in said["dropped"]] == ["broken.jpg"]
+    assert said["summary"]["remarks"] == {"too small": 3, "duplicate": 1}
+    assert said["summary"]["captions"]["num_distinct"] == 2
+    assert said["summary"]["captions"]["num_cut"] == 0
+
+
+def test_check_explains_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "check", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(flag in said for flag in ("DIR", "--size", "--max-pixels", "--json"))
+
+
+def test_what_cannot_be_checked_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = {
+        (str(tmp_path / "gone"),): "is not a folder; name one with pictures",
+        (str(tmp_path),): "has no picture that can be used",
+        (str(tmp_path), "--max-pixels", "0"): "max_pixels = 0",
+    }
+    for arguments, message in cases.items():
+        assert run(["data", "check", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.rstrip().splitlines()[-1].startswith("sdcli: ")
