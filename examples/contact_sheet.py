@@ -30,7 +30,7 @@ def sheet(pictures: Sequence[Picture], prompts: Sequence[str], columns: int) -> 
     """Lay pictures out in rows, each above its number and prompt."""
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(1.6 * columns, 1.95 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
     for index, (axis, picture, prompt) in enumerate(zip(axes, pictures, prompts, strict=False)):

@@ -15,6 +15,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import cast
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image, ImageDraw
 
@@ -74,11 +75,11 @@ def sheet(folder: Path) -> Figure:
     return figure
 
 
-def _show(axis: object, picture: Image.Image, command: str, width: int = 40) -> None:
-    axis.imshow(picture)  # type: ignore[attr-defined]
-    axis.set_axis_off()  # type: ignore[attr-defined]
+def _show(axis: Axes, picture: Image.Image, command: str, width: int = 40) -> None:
+    axis.imshow(picture)
+    axis.set_axis_off()
     text = "\n".join(wrap(f"sdcli {command}", width))
-    axis.set_title(text, y=-0.02, va="top", fontsize=7, family="monospace")  # type: ignore[attr-defined]
+    axis.set_title(text, y=-0.02, va="top", fontsize=7, family="monospace")
 
 
 def _row(files: Sequence[Path]) -> Image.Image:

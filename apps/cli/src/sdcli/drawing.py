@@ -72,7 +72,7 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
     """Open the model to draw with; its records tell which it was."""
     from sd_pipeline import check_tiling, load_pipeline, read_defaults
 
-    check_tiling(chosen.tiling)
+    tiling = check_tiling(chosen.tiling)
     opened, path = open_named(chosen.model, variant=chosen.variant, use_ema=chosen.use_ema)
     pipeline = load_pipeline(
         opened.with_process(chosen.changes),
@@ -88,7 +88,7 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
         "variant": chosen.variant,
         "use_ema": chosen.use_ema,
     }
-    return replace(pipeline, origin=origin, tiling=chosen.tiling)  # type: ignore[arg-type]
+    return replace(pipeline, origin=origin, tiling=tiling)
 
 
 def expanded(requests: "Sequence[Txt2Img]", prompts: PromptOptions) -> "list[Txt2Img]":

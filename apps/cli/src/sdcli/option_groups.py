@@ -20,7 +20,7 @@ class Chosen:
     dtype: str
     attention: str
     changes: Mapping[str, Any]
-    batch_invariant: bool | None = None
+    batch_invariant: bool = False
     tiling: str = "auto"
 
 
@@ -39,7 +39,7 @@ class ModelOptions:
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
     attention: options.Attention = "auto"
-    batch_invariant: options.BatchInvariant = None
+    batch_invariant: options.BatchInvariant = False
     vae_tiling: options.VaeTiling = "auto"
 
     def chosen(self) -> Chosen:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
+
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _GAP = 4
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
@@ -56,18 +58,18 @@ def stacked(parts: "Sequence[Image.Image]") -> "Image.Image":
     return whole
 
 
-def _broken(pen: "ImageDraw.ImageDraw", text: str, font: object, width: int) -> str:
+def _broken(pen: "ImageDraw.ImageDraw", text: str, font: "Font", width: int) -> str:
     """Return a text with its words on as many lines as the width asks for."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and pen.textlength(longer, font=font) <= width:  # type: ignore[arg-type]
+        if lines and pen.textlength(longer, font=font) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
     return "\n".join(lines)
 
 
-def _extent(pen: "ImageDraw.ImageDraw", text: str, font: object) -> tuple[int, int]:
-    left, top, right, bottom = pen.multiline_textbbox((0, 0), text, font=font)  # type: ignore[arg-type]
+def _extent(pen: "ImageDraw.ImageDraw", text: str, font: "Font") -> tuple[int, int]:
+    left, top, right, bottom = pen.multiline_textbbox((0, 0), text, font=font)
     return round(right - left), round(bottom - top)

@@ -18,10 +18,12 @@ TILINGS: tuple[Tiling, ...] = ("auto", "on", "off")
 _LARGE = 1024 * 1024
 
 
-def check_tiling(tiling: str) -> None:
-    """Raise `PipelineError` for what is no `Tiling`."""
-    if tiling not in TILINGS:
-        raise PipelineError(f"vae-tiling is {tiling!r}; it must be {', '.join(TILINGS)}")
+def check_tiling(tiling: str) -> Tiling:
+    """Return what is a `Tiling`; raises `PipelineError` for what is none."""
+    for known in TILINGS:
+        if tiling == known:
+            return known
+    raise PipelineError(f"vae-tiling is {tiling!r}; it must be {', '.join(TILINGS)}")
 
 
 @torch.inference_mode()

@@ -239,17 +239,16 @@ def load_pipeline(
     device: str = "auto",
     dtype: str = "auto",
     attention: str = "auto",
-    batch_invariant: bool | None = None,
+    batch_invariant: bool = False,
     defaults: Defaults | None = None,
 ) -> Pipeline:
     """Open a model's folder, file, or what `open_model` made of one, on `device`.
 
     `device` "auto" is CUDA, MPS or CPU, the first there is. `dtype` is fp32, fp16, bf16 or "auto":
-    fp16 on CUDA, fp32 elsewhere. `attention` is a backend of sd_ops. `batch_invariant` None is True
-    on a CPU, where it costs little. `defaults` are, unless given, the path's own or else the
-    family's. Raises `PipelineError` for a device or dtype that cannot be had,
-    `AttentionUnavailable` for a backend that cannot run there, and what `open_model` and `build`
-    raise.
+    fp16 on CUDA, fp32 elsewhere. `attention` is a backend of sd_ops. `batch_invariant` is the
+    pipeline's. `defaults` are, unless given, the path's own or else the family's. Raises
+    `PipelineError` for a device or dtype that cannot be had, `AttentionUnavailable` for a backend
+    that cannot run there, and what `open_model` and `build` raise.
     """
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place)
@@ -267,7 +266,7 @@ def load_pipeline(
         device=place,
         dtype=precision,
         attention=attention,
-        batch_invariant=place.type == "cpu" if batch_invariant is None else batch_invariant,
+        batch_invariant=batch_invariant,
         defaults=defaults or (path and read_defaults(path)) or _family_defaults(parts),
     )
 

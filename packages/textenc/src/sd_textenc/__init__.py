@@ -20,7 +20,7 @@ from sd_textenc.openclip import OpenCLIPTextEncoder
 from sd_textenc.tokenizer import PromptReport, Tokenizer
 from sd_textenc.tower import TextTower
 from sd_textenc.vocabulary import clip_tokenizer, train_tokenizer
-from sd_textenc.weighted import encode_weighted, num_chunks
+from sd_textenc.weighted import encode_weighted
 
 __all__ = [
     "CLIPTextConfig",
@@ -42,7 +42,6 @@ __all__ = [
     "ldm_key_map",
     "ldm_passes_over",
     "ldm_tensors",
-    "num_chunks",
     "scenes",
     "text_encoder_config",
     "train_tokenizer",

@@ -45,11 +45,6 @@ def encode_weighted(
     )
 
 
-def num_chunks(tokenizer: Tokenizer, prompt: Emphasis) -> int:
-    """Return how many chunks a prompt is cut into."""
-    return sum(1 for _ in _chunks(tokenizer, prompt))
-
-
 def _chunks(tokenizer: Tokenizer, prompt: Emphasis) -> Iterator[list[Weighed]]:
     room = tokenizer.context_length - 2
     for section in prompt.sections:

@@ -33,7 +33,7 @@ def encode(
     from sd_checkpoint import save_safetensors
     from sd_pipeline import check_tiling, encode_pixels, read_image, to_pixels
 
-    check_tiling(vae_tiling)
+    tiling = check_tiling(vae_tiling)
     picture = read_image(image)
     vae = _vae(model, variant, device, dtype)
     factor = vae.config.downsampling
@@ -41,7 +41,7 @@ def encode(
     if not width or not height:
         raise CommandError(f"{image} is {picture.size}; its sides must be at least {factor}")
     pixels = to_pixels(picture.crop((0, 0, width, height)))
-    latents = vae.scale(encode_pixels(vae, pixels, vae_tiling).mode())  # type: ignore[arg-type]
+    latents = vae.scale(encode_pixels(vae, pixels, tiling).mode())
     metadata = {"model": model, "scaling_factor": str(vae.config.scaling_factor)}
     save_safetensors(out, {_KEY: latents.float().cpu().contiguous()}, metadata)
     shape = tuple(latents.shape)
@@ -62,7 +62,7 @@ def decode(
     from sd_checkpoint import Checkpoint, atomic_path
     from sd_pipeline import check_out, check_tiling, decode_latents
 
-    check_tiling(vae_tiling)
+    tiling = check_tiling(vae_tiling)
     tensors = Checkpoint.open(file)
     if _KEY not in tensors:
         raise CommandError(f"{file} holds no tensor called {_KEY}; give a file that encode wrote")
@@ -77,7 +77,7 @@ def decode(
         )
     weight = vae.post_quant_conv.weight
     latents = latents.to(weight.device, weight.dtype)
-    images = decode_latents(vae, latents, vae_tiling)  # type: ignore[arg-type]
+    images = decode_latents(vae, latents, tiling)
     if len(images) > 1:
         note(f"{file} holds {len(images)} pictures; the first is written")
     with atomic_path(out) as temporary:
