@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdcli.adapters import NamedAdapters
 from sdcli.errors import CommandError
 from sdcli.hashes import known_hash
 from sdcli.interrupts import after_step
@@ -17,7 +18,7 @@ from sdcli.option_groups import Chosen, OutputOptions, PromptOptions
 from sdcli.progress import note, progress
 
 if TYPE_CHECKING:
-    from sd_pipeline import Picture, PictureFormat, Pipeline, Step, Txt2Img
+    from sd_pipeline import AdapterUse, Picture, PictureFormat, Pipeline, Step, Txt2Img
 
 _NO_PROMPT_OPTIONS = PromptOptions()
 
@@ -53,8 +54,9 @@ def draw(
     pipeline = open_pipeline(chosen)
     for request in requests:
         check_fits(pipeline.resolve(request), file_format)
-    for text in dict.fromkeys(text for request in requests for text in _texts(request)):
-        _report_losses(pipeline, text)
+    told = {(text, repr(one.adapters)): (text, one) for one in requests for text in _texts(one)}
+    for text, request in told.values():
+        _report_losses(pipeline, text, request.adapters)
     note(f"{chosen.model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
     drawn = Drawn(more={"model": chosen.model, "device": str(pipeline.device)})
     try:
@@ -88,11 +90,11 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
         "variant": chosen.variant,
         "use_ema": chosen.use_ema,
     }
-    return replace(pipeline, origin=origin, tiling=tiling)
+    return replace(pipeline, origin=origin, tiling=tiling, fuse=chosen.fuse)
 
 
 def expanded(requests: "Sequence[Txt2Img]", prompts: PromptOptions) -> "list[Txt2Img]":
-    """Put styles on, and choose each picture's words by its seed.
+    """Put styles on, choose each picture's words by its seed, and take the adapters out of them.
 
     Neighbours of the same words stay one request.
     """
@@ -100,16 +102,16 @@ def expanded(requests: "Sequence[Txt2Img]", prompts: PromptOptions) -> "list[Txt
 
     wildcards = None if prompts.wildcards is None else Wildcards.from_folder(prompts.wildcards)
     styles = Styles.from_file(prompts.styles) if prompts.style else Styles()
+    named = NamedAdapters.of(prompts)
     result: list[Txt2Img] = []
     for request in requests:
         texts = styles.apply(prompts.style or (), request.prompt, request.negative_prompt)
-        first = len(result)
+        words: tuple[str, ...] = ()
         for index in range(request.count):
             seed = request.seed + index
-            prompt, negative = (expand(text, seed, wildcards) for text in texts)
-            last = result[-1] if len(result) > first else None
-            if last and (last.prompt, last.negative_prompt) == (prompt, negative):
-                result[-1] = replace(last, count=last.count + 1)
+            before, words = words, tuple(expand(text, seed, wildcards) for text in texts)
+            if words == before:
+                result[-1] = replace(result[-1], count=result[-1].count + 1)
                 continue
             blend = request.blend
             if blend is not None:
@@ -118,8 +120,8 @@ def expanded(requests: "Sequence[Txt2Img]", prompts: PromptOptions) -> "list[Txt
                     prompt=None if blend.prompt is None else expand(blend.prompt, seed, wildcards),
                     seed=None if blend.seed is None else blend.seed + index,
                 )
-            one = replace(request, prompt=prompt, negative_prompt=negative)
-            result.append(replace(one, seed=seed, count=1, blend=blend))
+            adapted = named.applied(request.adapters, *words)
+            result.append(replace(request, **adapted, seed=seed, count=1, blend=blend))
     return result
 
 
@@ -208,8 +210,8 @@ def _texts(request: "Txt2Img") -> Iterable[str]:
         yield request.blend.prompt
 
 
-def _report_losses(pipeline: "Pipeline", text: str) -> None:
-    report = pipeline.check_prompt(text)
+def _report_losses(pipeline: "Pipeline", text: str, adapters: "Sequence[AdapterUse]") -> None:
+    report = pipeline.check_prompt(text, adapters)
     if report.unknown:
         words = ", ".join(repr(word) for word in report.unknown)
         note(f"the model {pipeline.name} does not know {words}: nothing is drawn for it")

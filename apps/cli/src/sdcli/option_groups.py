@@ -22,6 +22,7 @@ class Chosen:
     changes: Mapping[str, Any]
     batch_invariant: bool = False
     tiling: str = "auto"
+    fuse: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,7 @@ class ModelOptions:
     attention: options.Attention = "auto"
     batch_invariant: options.BatchInvariant = False
     vae_tiling: options.VaeTiling = "auto"
+    fuse: options.Fuse = False
 
     def chosen(self) -> Chosen:
         """Return the choice; raises as `process_changes`."""
@@ -53,6 +55,7 @@ class ModelOptions:
             attention=self.attention,
             batch_invariant=self.batch_invariant,
             tiling=self.vae_tiling,
+            fuse=self.fuse,
             changes=process_changes(
                 prediction=self.prediction,
                 zero_snr=self.zero_snr,
@@ -114,11 +117,15 @@ class SamplingOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptOptions:
-    """What is made of a prompt before it is drawn."""
+    """What is made of a prompt before it is drawn, and the adapters that go with it."""
 
     style: options.StyleNames = None
     styles: options.StyleFile = Path("styles.csv")
     wildcards: options.WildcardFolder = None
+    lora: options.Loras = None
+    hypernetwork: options.Hypernetworks = None
+    embedding: options.Embeddings = None
+    adapters: options.AdapterFolder = Path("adapters")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

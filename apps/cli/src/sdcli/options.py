@@ -262,6 +262,48 @@ FinalAlpha = Annotated[
 ]
 
 
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        help="A LoRA's file, or FILE:0.8 for less of it, FILE:0.5:0.8 for the text encoder and the "
+        "UNet; may be given again. In a prompt: <lora:name:0.8>.",
+    ),
+]
+Hypernetworks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hypernetwork",
+        help="A hypernetwork's file, or FILE:0.6; may be given again. In a prompt: "
+        "<hypernet:name:0.6>.",
+    ),
+]
+Embeddings = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--embedding",
+        help="A textual inversion's file; prompts call it as the file is called; may be given "
+        "again.",
+    ),
+]
+AdapterFolder = Annotated[
+    Path,
+    typer.Option(
+        "--adapters",
+        help="The folder with the adapters that prompts name, in it or below; embeddings are in "
+        "its folder embeddings.",
+    ),
+]
+Fuse = Annotated[
+    bool,
+    typer.Option(
+        "--fuse",
+        help="Write LoRAs into the weights while they are used: a moment to do, and then they cost "
+        "no time. The last digits may differ.",
+    ),
+]
+
+
 def process_changes(
     *,
     prediction: str | None = None,

@@ -1,5 +1,8 @@
 """Text in, picture out: joins text encoder, denoiser, sampler and autoencoder."""
 
+from sd_pipeline.adapter_places import adapter_aliases, adapter_models
+from sd_pipeline.adapter_use import AdapterUse
+from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.autoencoding import Tiling, check_tiling, decode_latents, encode_pixels
 from sd_pipeline.denoising import OnStep, Step
 from sd_pipeline.errors import PipelineError
@@ -43,6 +46,8 @@ from sd_pipeline.source import load_model, locate, open_model
 __all__ = [
     "DTYPES",
     "FAMILIES",
+    "AdapterShelf",
+    "AdapterUse",
     "Blend",
     "Defaults",
     "Family",
@@ -68,6 +73,8 @@ __all__ = [
     "TextPart",
     "Tiling",
     "Txt2Img",
+    "adapter_aliases",
+    "adapter_models",
     "as_model",
     "build",
     "build_vae",

@@ -1,7 +1,7 @@
 """Text in, pictures out."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sd_checkpoint import load_json
 from sd_ops import resolve_backend
+from sd_pipeline.adapter_use import AdapterUse
+from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.autoencoding import Tiling, decode_latents
 from sd_pipeline.begin import Source
 from sd_pipeline.conditions import check_prompt
@@ -50,7 +52,8 @@ class Pipeline:
 
     ``origin`` is what its records tell of where it came from: `model_hash`, `variant`, `use_ema`.
     ``batch_invariant``: pictures do not depend, to the bit, on those of the same batch. ``tiling``:
-    large pictures go through the autoencoder in bands of rows.
+    large pictures go through the autoencoder in bands of rows. ``fuse``: LoRAs are written into the
+    weights while they are used; ``shelf`` keeps the adapters that were opened.
     """
 
     parts: Parts
@@ -60,8 +63,10 @@ class Pipeline:
     attention: str = "auto"
     batch_invariant: bool = False
     tiling: Tiling = "auto"
+    fuse: bool = False
     defaults: Defaults = Defaults()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    shelf: AdapterShelf = field(default_factory=AdapterShelf, compare=False, repr=False)
 
     @classmethod
     def load(
@@ -88,15 +93,20 @@ class Pipeline:
             defaults=read_defaults(path),
         )
 
-    def check_prompt(self, prompt: str) -> PromptReport:
-        """Report which words the model does not know, and how the prompt's syntax was taken."""
-        return check_prompt(self.parts, prompt)
+    def check_prompt(self, prompt: str, adapters: Sequence[AdapterUse] = ()) -> PromptReport:
+        """Report which words the model does not know, and how the prompt's syntax was taken.
+
+        Raises as `AdapterShelf.attached`.
+        """
+        with self.shelf.attached(self.parts, adapters):
+            return check_prompt(self.parts, prompt)
 
     def resolve(self, request: Txt2Img) -> Record:
         """Return the record of the request's first picture, every open setting filled in.
 
         Raises ``SamplerError`` for settings that the model's schedule cannot serve, and
-        ``UNetInputError`` for layers to perturb that it has not.
+        ``UNetInputError`` for layers to perturb that it has not, and ``PipelineError`` for an
+        adapter's file that is not there.
         """
         side = self.parts.unet.config.sample_size * self.factor
         width, height = request.width or side, request.height or side
@@ -131,6 +141,7 @@ class Pipeline:
             edit=edit_of(request),
             blend=request.blend,
             seamless=request.seamless,
+            adapters=tuple(self.shelf.known(use) for use in request.adapters),
             batch_invariant=self.batch_invariant,
             tiling=self.tiling,
             **self.origin,
@@ -202,7 +213,8 @@ class Pipeline:
             batch = seeds[start : start + request.batch_size]
             record = replace(record, batch_seed=batch[0], batch_size=len(batch))
             started = time.perf_counter()
-            with seamless(request.seamless, *networks):
+            adapted = self.shelf.attached(self.parts, request.adapters, fuse=self.fuse)
+            with adapted, seamless(request.seamless, *networks):
                 images = self.decode(self._denoising(record, batch, source, on_step))
             seconds = (time.perf_counter() - started) / len(batch)
             for seed, image in zip(batch, images, strict=True):

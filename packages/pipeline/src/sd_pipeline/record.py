@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
+from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.autoencoding import Tiling
 from sd_pipeline.request import Blend, Seamless, check_unicode
 from sd_pipeline.typed_values import read_values
@@ -35,8 +36,8 @@ class Record:
     `source` and `mask` as the SHA-256 of their pixels. `model_hash` is that of the model's weights.
     `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
     what stands beside a picture may change its last digits, unless it is `batch_invariant`.
-    `tiling` is that of the autoencoder; `blend` and `seamless` are the request's. Raises
-    `PipelineError` for a prompt that is no Unicode.
+    `tiling` is that of the autoencoder; `blend`, `seamless` and `adapters` are the request's, the
+    latter with their files' hashes. Raises `PipelineError` for a prompt that is no Unicode.
     """
 
     prompt: str
@@ -57,6 +58,7 @@ class Record:
     edit: Mapping[str, Any] = field(default_factory=dict)
     blend: Blend | None = None
     seamless: Seamless = "none"
+    adapters: tuple[AdapterUse, ...] = ()
     batch_invariant: bool = False
     tiling: Tiling = "auto"
     model_hash: str | None = None
@@ -107,7 +109,8 @@ class Record:
             settings["Model hash"] = self.model_hash[:10]
         if "strength" in self.edit:
             settings["Denoising strength"] = _number(self.edit["strength"])
-        lines = [self.prompt]
+        tags = [use.tag for use in self.adapters if use.kind != "embedding"]
+        lines = [" ".join([self.prompt, *tags])]
         if self.negative_prompt:
             lines.append(f"Negative prompt: {self.negative_prompt}")
         lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))

@@ -6,6 +6,7 @@ from typing import Literal
 
 from PIL import Image
 
+from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.images import FITS, Fit, extended, mask_of, to_mask
 from sd_sampler import GuidanceOptions, parse_sampler, parse_schedule
@@ -63,7 +64,8 @@ class Txt2Img:
     model's own. ``guidance_scale`` 1 is no guidance; ``guidance`` is how it is done, its own
     ``scale`` is not heeded. Picture i of ``count`` has seed ``seed + i``, and so has what ``blend``
     names; ``batch_size`` of them are made at a time, which changes no noise. A picture that is
-    ``seamless`` goes on at its other side, along x, y or both.
+    ``seamless`` goes on at its other side, along x, y or both. ``adapters`` change the model for
+    these pictures alone.
 
     Raises ``PipelineError`` for a value outside its range.
     """
@@ -82,6 +84,7 @@ class Txt2Img:
     batch_size: int = 1
     blend: Blend | None = None
     seamless: Seamless = "none"
+    adapters: tuple[AdapterUse, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():

@@ -37,30 +37,31 @@ class CLIPTextEncoder(TextTower):
         )
         self.model: Any = model_class(PeerConfig(**config.to_diffusers()))
         # No file holds this buffer: built on the meta device, nothing would ever fill it.
-        self._body.embeddings.position_ids = torch.arange(
-            config.max_positions, device=own_device(self._body.embeddings.position_ids)
+        self.body.embeddings.position_ids = torch.arange(
+            config.max_positions, device=own_device(self.body.embeddings.position_ids)
         ).expand(1, -1)
 
     @property
-    def _body(self) -> Any:
+    def body(self) -> Any:
+        """What files call `text_model`: embeddings, layers and the final norm."""
         return self.model if self.config.projection_dim is None else self.model.text_model
 
     @property
     def _device(self) -> torch.device:
-        device: torch.device = self._body.embeddings.token_embedding.weight.device
+        device: torch.device = self.body.embeddings.token_embedding.weight.device
         return device
 
     def _file_key_map(self) -> KeyMap:
         return transformers_key_map(self.config)
 
     def _run(self, token_ids: Tensor, num_left_out: int) -> tuple[Tensor, Tensor]:
-        outputs = self._body(token_ids, output_hidden_states=num_left_out > 0)
+        outputs = self.body(token_ids, output_hidden_states=num_left_out > 0)
         last: Tensor = outputs.last_hidden_state
         # hidden_states[-1] is the last layer's output before the final norm.
         return outputs.hidden_states[-1 - num_left_out] if num_left_out else last, last
 
     def _final_norm(self, hidden_states: Tensor) -> Tensor:
-        normed: Tensor = self._body.final_layer_norm(hidden_states)
+        normed: Tensor = self.body.final_layer_norm(hidden_states)
         return normed
 
     def _project(self, pooled: Tensor) -> Tensor:

@@ -52,6 +52,11 @@ class OpenCLIPTextEncoder(TextTower):
         self.model.attn_mask = _causal_mask(config.max_positions, own_device(self.model.attn_mask))
 
     @property
+    def body(self) -> Any:
+        """The whole model, whose layers are directly within."""
+        return self.model
+
+    @property
     def _device(self) -> torch.device:
         device: torch.device = self.model.token_embedding.weight.device
         return device

@@ -1,7 +1,9 @@
 """CLIP's byte-level BPE: prompts to token ids, and what of a prompt gets lost on the way."""
 
+import copy
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
 from sd_textenc.errors import TextEncoderError
+from sd_textenc.tokenizer_files import are_texts, json_object, read_table, require
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -24,7 +27,6 @@ _NORMALIZER = normalizers.Sequence(
 )
 _SPLITTER = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
 _MERGES_HEADER = "#version: 0.2"
-_MAX_ID = 2**24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +88,8 @@ class Tokenizer:
         self.words = None if words is None else frozenset(words)
         self.pad_token = pad_token
         self._backend = _build_backend(self.vocab, self.merges, (START, END, pad_token))
+        self._names: dict[str, tuple[int, ...]] = {}
+        self._place_in_name: dict[int, int] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -112,6 +116,41 @@ class Tokenizer:
         """Return the id that fills the context after the end."""
         return self.vocab[self.pad_token]
 
+    def with_names(self, names: Mapping[str, Sequence[int]]) -> "Tokenizer":
+        """Return a tokenizer that makes of each name, in any case, ids of its own.
+
+        Such names stand for learnt vectors (Gal et al., arXiv:2208.01618), which the encoder has
+        to have: a name that is a part of a longer word is none, and the longest one counts. Names
+        of this tokenizer stay. Files do not hold them.
+
+        Raises:
+            TextEncoderError: a name is empty, twice there, or has no ids or ids of the vocabulary.
+
+        """
+        named = copy.copy(self)
+        named._names = dict(self._names)
+        for name, ids in names.items():
+            if not name.strip() or name.lower() in named._names:
+                raise TextEncoderError(f"the name {name!r} is empty or taken; choose another")
+            if not ids or min(ids) < self.vocab_size:
+                raise TextEncoderError(
+                    f"the name {name!r} stands for the ids {list(ids)}; give it one or more, "
+                    f"from {self.vocab_size} on"
+                )
+            named._names[name.lower()] = tuple(ids)
+        named._place_in_name = {
+            one: place for ids in named._names.values() for place, one in enumerate(ids)
+        }
+        return named
+
+    def next_id(self, least: int) -> int:
+        """Return the first id from `least` on that comes after every name's."""
+        return max([least, *(token + 1 for token in self._place_in_name)])
+
+    def place_in_name(self, token_id: int) -> int | None:
+        """Return the place of an id among those of its name, from 0, and None for no name's."""
+        return self._place_in_name.get(token_id)
+
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Return ids (B, T): start, the prompt's tokens, end, padding.
 
@@ -131,8 +170,7 @@ class Tokenizer:
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text of any length, without start, end and padding."""
-        ids: list[int] = self._encode(text).ids
-        return ids
+        return [token for token, _ in self._tokens(text)]
 
     def pack(self, token_ids: Sequence[int]) -> list[int]:
         """Return T ids: start, up to T - 2 ids, end, padding."""
@@ -141,16 +179,16 @@ class Tokenizer:
 
     def check(self, prompt: str) -> PromptReport:
         """Report how many tokens a prompt has, what is dropped, and which words are unknown."""
-        encoding = self._encode(prompt)
+        tokens = self._tokens(prompt)
         room = self.context_length - 2
-        dropped = ""
-        if len(encoding.ids) > room:
-            dropped = prompt[encoding.offsets[room][0] :].strip()
+        dropped = prompt[tokens[room][1] :].strip() if len(tokens) > room else ""
         unknown: tuple[str, ...] = ()
         if self.words is not None:
             known = self.words | {START, END}
-            unknown = tuple(dict.fromkeys(w for w in split_words(prompt) if w not in known))
-        return PromptReport(num_tokens=len(encoding.ids), dropped=dropped, unknown=unknown)
+            texts = [text for text, _, ids in self._pieces(prompt) if not ids]
+            words = (word for text in texts for word in split_words(text))
+            unknown = tuple(dict.fromkeys(word for word in words if word not in known))
+        return PromptReport(num_tokens=len(tokens), dropped=dropped, unknown=unknown)
 
     def files(self) -> dict[str, str]:
         """Return the texts of a diffusers `tokenizer` folder by file name.
@@ -193,18 +231,18 @@ class Tokenizer:
             TextEncoderError: a file is missing or is not what its name says.
 
         """
-        vocab, merges = _read_table(files)
-        config = _json_object(files, "tokenizer_config.json")
-        specials = _json_object(files, "special_tokens_map.json")
+        vocab, merges = read_table(files)
+        config = json_object(files, "tokenizer_config.json")
+        specials = json_object(files, "special_tokens_map.json")
         sources = [config, specials] if "added_tokens_decoder" in config else [specials, config]
         pad = next((s["pad_token"] for s in sources if s.get("pad_token")), END)
         if isinstance(pad, Mapping):
             pad = pad.get("content")
         length = config.get("model_max_length", 77)
         words = config.get("words", []) if config.get("closed_vocabulary") else None
-        _require(isinstance(pad, str), "tokenizer's pad_token", pad, "a text")
-        _require(isinstance(length, int | float), "model_max_length", length, "a number")
-        _require(words is None or _are_texts(words), "tokenizer's words", words, "a list of texts")
+        require(isinstance(pad, str), "tokenizer's pad_token", pad, "a text")
+        require(isinstance(length, int | float), "model_max_length", length, "a number")
+        require(words is None or are_texts(words), "tokenizer's words", words, "a list of texts")
         return cls(
             vocab,
             merges,
@@ -214,9 +252,43 @@ class Tokenizer:
             pad_token=str(pad),
         )
 
+    def _tokens(self, text: str) -> list[tuple[int, int]]:
+        """Return the ids of a text, each with the place in it where it begins."""
+        tokens: list[tuple[int, int]] = []
+        for piece, start, ids in self._pieces(text):
+            if ids:
+                tokens += [(token, start) for token in ids]
+                continue
+            encoding = self._encode(piece)
+            begins = (start + begin for begin, _ in encoding.offsets)
+            tokens += zip(encoding.ids, begins, strict=True)
+        return tokens
+
+    def _pieces(self, text: str) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+        """Cut a text at its names: each piece with its place, and the ids of a name."""
+        end = 0
+        for match in _any_of(self._names).finditer(text) if self._names else ():
+            if match.start() > end:
+                yield text[end : match.start()], end, ()
+            yield match[0], match.start(), self._names[match[0].lower()]
+            end = match.end()
+        if end < len(text) or not text:
+            yield text[end:], end, ()
+
     def _encode(self, prompt: str) -> Encoding:
         # One at a time: a batch starts threads, which warn when a data loader forks afterwards.
         return self._backend.encode(prompt, add_special_tokens=False)
+
+
+def _any_of(names: Collection[str]) -> re.Pattern[str]:
+    """Match the longest of some names that is not part of a longer word."""
+    ends = [
+        (r"(?<!\w)" if name[0].isalnum() else "")
+        + re.escape(name)
+        + (r"(?!\w)" if name[-1].isalnum() else "")
+        for name in sorted(names, key=len, reverse=True)
+    ]
+    return re.compile("|".join(ends), re.IGNORECASE)
 
 
 def _build_backend(
@@ -240,64 +312,3 @@ def _build_backend(
     )
     backend.add_special_tokens([AddedToken(token, special=True) for token in specials])
     return backend
-
-
-def _read_table(files: Mapping[str, str]) -> tuple[dict[str, int], list[str]]:
-    if "vocab.json" in files and "merges.txt" in files:
-        lines = files["merges.txt"].split("\n")
-        merges = [line for line in lines if line and not line.startswith("#version")]
-        return _checked_vocab(_json_object(files, "vocab.json")), merges
-    if "tokenizer.json" not in files:
-        raise TextEncoderError(
-            "the tokenizer has neither vocab.json and merges.txt nor tokenizer.json; "
-            "a CLIP tokenizer needs them"
-        )
-    model = _json_object(files, "tokenizer.json").get("model")
-    kind = model.get("type") if isinstance(model, dict) else None
-    if not isinstance(model, dict) or kind != "BPE":
-        raise TextEncoderError(
-            f"tokenizer.json holds a {kind!r:.60} model; a CLIP tokenizer's is 'BPE'"
-        )
-    pairs = model.get("merges")
-    if not isinstance(pairs, list):
-        raise TextEncoderError(f"tokenizer.json's merges are {pairs!r:.60}; they must be a list")
-    lines = [pair if isinstance(pair, str) else " ".join(_pair(pair)) for pair in pairs]
-    return _checked_vocab(model.get("vocab")), lines
-
-
-def _json_object(files: Mapping[str, str], name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(files.get(name, "{}"))
-    except json.JSONDecodeError as error:
-        raise TextEncoderError(f"{name} is not JSON ({error}); write it anew") from error
-    if not isinstance(value, dict):
-        raise TextEncoderError(f"{name} holds a {type(value).__name__}; it must hold an object")
-    return value
-
-
-def _pair(value: object) -> Sequence[str]:
-    if not isinstance(value, list) or len(value) != 2 or not _are_texts(value):
-        raise TextEncoderError(f"the merge {value!r:.60} is no pair of texts; make it one")
-    return value
-
-
-def _checked_vocab(vocab: object) -> dict[str, int]:
-    """Require ids that an embedding can have: a huge one would make as many rows."""
-    if not isinstance(vocab, dict):
-        raise TextEncoderError(f"the vocabulary is {vocab!r:.60}; it must be an object")
-    for token, number in vocab.items():
-        if type(number) is not int or not 0 <= number < _MAX_ID:
-            raise TextEncoderError(
-                f"the vocabulary gives {token!r:.60} the id {number!r:.60}; "
-                f"it must be a whole number from 0 to {_MAX_ID - 1:,}"
-            )
-    return vocab
-
-
-def _are_texts(values: object) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)
-
-
-def _require(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise TextEncoderError(f"the {name} is {value!r:.60}; it must be {wanted}")

@@ -99,6 +99,11 @@ class TextTower(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def body(self) -> Any:
+        """The module that holds the layers: what adapters attach to."""
+
+    @property
+    @abstractmethod
     def _device(self) -> torch.device: ...
 
     @abstractmethod

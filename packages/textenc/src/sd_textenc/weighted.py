@@ -49,15 +49,22 @@ def _chunks(tokenizer: Tokenizer, prompt: Emphasis) -> Iterator[list[Weighed]]:
     room = tokenizer.context_length - 2
     for section in prompt.sections:
         weighed = list(chain.from_iterable(_tokens(tokenizer, span) for span in section))
-        yield from _cut(weighed, room, tokenizer.tokenize(","))
+        yield from _cut(weighed, room, tokenizer)
 
 
-def _cut(weighed: list[Weighed], room: int, comma: Sequence[int]) -> Iterator[list[Weighed]]:
-    """Cut a section into chunks, behind a comma where one is near: thoughts stay together."""
+def _cut(weighed: list[Weighed], room: int, tokenizer: Tokenizer) -> Iterator[list[Weighed]]:
+    """Cut a section into chunks, behind a comma where one is near: thoughts stay together.
+
+    So do the vectors of a name, before which a chunk ends that has no room for all of them.
+    """
+    comma = tokenizer.tokenize(",")
     while len(weighed) > room:
         end = room
+        place = tokenizer.place_in_name(weighed[room][0])
+        if place is not None:
+            end = room - place if place < room else room
         # The web UI looks when there is a token too many, and not if that is a comma itself.
-        if [weighed[room][0]] != list(comma):
+        elif [weighed[room][0]] != list(comma):
             near = range(room - 1, room - 1 - _COMMA_WITHIN, -1)
             end = next((at + 1 for at in near if at >= 0 and [weighed[at][0]] == list(comma)), room)
         yield weighed[:end]

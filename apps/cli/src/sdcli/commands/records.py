@@ -3,17 +3,18 @@
 import json
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sdcli.adapters import found_again
 from sdcli.drawing import open_pipeline
 from sdcli.errors import CommandError
 from sdcli.models import locate_model
 from sdcli.option_groups import Chosen
-from sdcli.options import AsJson
+from sdcli.options import AdapterFolder, AsJson
 from sdcli.progress import note, progress
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def replay(
         Path | None, typer.Option(help="The picture that it was begun with, if it was.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="The mask that it was drawn with.")] = None,
+    adapters: AdapterFolder = Path("adapters"),
     device: Annotated[
         str | None, typer.Option(help="Another device. [default: the one it was drawn on]")
     ] = None,
@@ -94,6 +96,7 @@ def replay(
         raise CommandError(f"{file}'s record has a seed that is not of its batch: it is spoilt")
     if out is not None:
         check_out(out, 1)
+    record = replace(record, adapters=found_again(record.adapters, adapters))
     request = request_of(record, image, mask)
     chosen = Chosen(
         model=_model_of(record, model),
@@ -151,6 +154,7 @@ def _request(record: "Record", image: Path | None, mask: Path | None) -> "Txt2Im
         "batch_size": record.batch_size,
         "blend": record.with_seed(record.batch_seed).blend,
         "seamless": record.seamless,
+        "adapters": record.adapters,
     }
     if not record.edit:
         return Txt2Img(width=record.width, height=record.height, **common)

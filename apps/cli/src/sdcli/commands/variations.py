@@ -65,6 +65,7 @@ def _variation(record: "Record", share: float, seed: int) -> "Txt2Img":
         guidance=record.guidance,
         seed=record.seed,
         seamless=record.seamless,
+        adapters=record.adapters,
         blend=Blend(share=share, seed=seed),
     )
 
