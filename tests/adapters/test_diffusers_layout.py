@@ -14,6 +14,7 @@ from sd_adapters import (
     LoraConfig,
     from_diffusers,
     is_diffusers,
+    kohya_keys,
     load_loras,
     save_diffusers_loras,
     save_loras,
@@ -269,3 +270,12 @@ def test_header_that_is_not_understood_is_one_line(header: str, match: str) -> N
 def test_kohyas_layout_is_not_taken_for_it(tmp_path: Path, unet: UNet) -> None:
     save_loras(tmp_path / "a.safetensors", [learnt(unet, LoraConfig(rank=2))])
     assert not is_diffusers(load_file(tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("beginning", ["text_encoder.", "text_encoder_2.", "base_model.model."])
+def test_text_encoders_of_transformers_5_have_one_name_less(beginning: str) -> None:
+    layer = "encoder.layers.1.self_attn.q_proj.lora_A.weight"
+    wanted = kohya_keys([f"{beginning}text_model.{layer}"])
+    found = kohya_keys([f"{beginning}{layer}"])
+    assert list(found.values()) == list(wanted.values())
+    assert "text_model_encoder_layers_1" in found[f"{beginning}{layer}"]

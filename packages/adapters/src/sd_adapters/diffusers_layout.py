@@ -34,6 +34,8 @@ _SHARED_ENDS = {f".{part}": part for part in (_ALPHA, *LohaLayer.marks, *LokrLay
 _ENDS = _OWN_ENDS | _SHARED_ENDS
 _COMPONENTS = ("unet.", "text_encoder.", "text_encoder_2.")
 _SAVED_BY_PEFT = "base_model.model."
+_BARE_TEXT = "encoder."  # transformers 5 has no text_model in a tower without projection
+_TEXT = ("text_model.", _BARE_TEXT)
 _OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -132,9 +134,12 @@ def _path_of(key: str) -> str:
     path = key.removesuffix(end).replace(".processor.", ".")
     if path.startswith(_SAVED_BY_PEFT):
         path = path.removeprefix(_SAVED_BY_PEFT)
-        path = f"text_encoder.{path}" if path.startswith("text_model.") else f"unet.{path}"
+        path = f"text_encoder.{path}" if path.startswith(_TEXT) else f"unet.{path}"
     elif not path.startswith(_COMPONENTS):
         path = f"unet.{path}"  # diffusers' first files hold the UNet alone
+    component, _, inner = path.partition(".")
+    if inner.startswith(_BARE_TEXT) and component != "unet":
+        path = f"{component}.text_model.{inner}"
     if not end.startswith("_"):
         return path
     before, _, last = path.rpartition(".")
