@@ -23,6 +23,12 @@ def test_scenes_draws_a_captioned_folder_and_goes_on_with_it(tmp_path: Path) -> 
     assert all((folder / row["file_name"]).is_file() and row["text"] for row in rows)
 
 
+def test_scenes_draws_views_of_one_particular_dog(tmp_path: Path) -> None:
+    assert run(["scenes", str(tmp_path / "rex"), "--subject", "rex", "--count", "2"]) == 0
+    rows = (tmp_path / "rex" / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(row)["text"].startswith("a dog on ") for row in rows] == [True, True]
+
+
 def test_scenes_refuses_a_folder_of_another_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

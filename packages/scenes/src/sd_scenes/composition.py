@@ -48,6 +48,7 @@ _NAMED_PLACES = {
     "water": 4,
 }
 _SILENT_PLACES = {"grass": 40, "floor": 26, "sand": 12, "snow": 10, "road": 6, "mat": 3, "rug": 3}
+PORTRAIT_PLACES = tuple(place for place in _NAMED_PLACES if place != "water")
 _CLOTHS = ("red", "red", "blue", "green", "brown", "orange", "purple", "yellow", "grey", "pink")
 _OUTDOORS = {DAY: 58, NIGHT: 17, SUNSET: 13, CLOUDY: 12}
 
@@ -65,6 +66,17 @@ class _Where:
 def compose(rng: Random) -> Scene:
     """Make up a scene."""
     return _COMPOSERS[_pick(KINDS, rng)](rng)
+
+
+def compose_portrait(thing: str, place: str, rng: Random) -> Scene:
+    """Make up a scene of one ``thing`` alone at a ``place`` of `PORTRAIT_PLACES`, which is named.
+
+    The caption is silent about the colour of the thing, and says that of a mat or a rug.
+    """
+    group, sprites = Group(thing=thing), [Sprite(thing, THINGS[thing].usual[0])]
+    items = layout.abreast(sprites, rng)
+    where = _where(rng, (thing,), places={place: 1})
+    return _stage(rng, (group,), items, replace(where, names_place=True, names_colour=True))
 
 
 def _pick(weights: dict[str, int], rng: Random) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,32 +18,68 @@ from sd_scenes.composition import compose
 from sd_scenes.errors import SceneError
 from sd_scenes.painter import paint_scene
 from sd_scenes.scene import Scene
+from sd_scenes.views import make_view
 
 METADATA = "metadata.jsonl"
 _RECIPE = "scenes.json"
+_UNSAID = ("two_coloured", "subject")
 _PER_FOLDER = 1000
 
 Picture = tuple[Image.Image, str]
 
 
-def make_scene(seed: int, index: int) -> tuple[Scene, str]:
-    """Make up scene ``index`` of the set ``seed``, with its caption."""
-    scene = compose(Random(f"scene/{seed}/{index}"))
+def make_scene(seed: int, index: int, *, two_coloured: float = 0.0) -> tuple[Scene, str]:
+    """Make up scene ``index`` of the set ``seed``, with its caption.
+
+    With the chance ``two_coloured`` (0 to 1) a scene is made up again until it holds two groups of
+    different named colours. They are one scene in six otherwise, and from them alone a model learns
+    which colour belongs to which thing: for all others a bag of words would do.
+    """
+    if not 0 <= two_coloured <= 1:
+        raise SceneError(f"a share of {two_coloured} two-coloured scenes is none; choose 0 to 1")
+    rng = Random(f"scene/{seed}/{index}")
+    scene = compose(rng)
+    if rng.random() < two_coloured:
+        while not _two_coloured(scene):
+            scene = compose(rng)
     return scene, caption(scene, Random(f"caption/{seed}/{index}"))
 
 
-def draw_scene(seed: int, index: int, size: int = 128) -> Picture:
+def _two_coloured(scene: Scene) -> bool:
+    colours = [group.colour for group in scene.groups]
+    return len(colours) == 2 and None not in colours and colours[0] != colours[1]
+
+
+def draw_scene(seed: int, index: int, size: int = 128, *, two_coloured: float = 0.0) -> Picture:
     """Draw scene ``index`` of the set ``seed`` as (RGB picture of ``size`` pixels, caption).
 
     The same arguments give the same pixels and words in every process. Raises
-    :class:`SceneError` for a ``size`` outside [16, 2048] or a negative ``index``.
+    :class:`SceneError` for a ``size`` outside [16, 2048], a negative ``index``, or a share
+    ``two_coloured`` (see `make_scene`) outside [0, 1].
     """
+    _check(index, size)
+    scene, text = make_scene(seed, index, two_coloured=two_coloured)
+    return paint_scene(scene, size), text
+
+
+def draw_subject(name: str, index: int, size: int = 128, *, seed: int = 0) -> Picture:
+    """Draw view ``index`` of the subject ``name`` as (RGB picture of ``size`` pixels, caption).
+
+    The caption names the kind and the place, "a dog on grass", and neither the subject nor its
+    colours. The same arguments give the same pixels; another ``seed`` gives other views, to hold
+    out. Raises :class:`SceneError` for a ``name`` that is not among `subjects`, and as `draw_scene`
+    does.
+    """
+    _check(index, size)
+    scene, text = make_view(name, index, seed=seed)
+    return paint_scene(scene, size), text
+
+
+def _check(index: int, size: int) -> None:
     if not 16 <= size <= 2048:
         raise SceneError(f"scenes cannot be drawn {size} pixels wide; choose 16 to 2048")
     if index < 0:
         raise SceneError(f"there is no scene {index}; count from 0")
-    scene, text = make_scene(seed, index)
-    return paint_scene(scene, size), text
 
 
 class Scenes(Sequence[Picture]):
@@ -68,28 +105,60 @@ class Scenes(Sequence[Picture]):
         return draw_scene(self.seed, index % self.num_scenes, self.size)
 
 
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    seed: int
+    size: int
+    two_coloured: float
+    subject: str | None
+
+    def scene(self, index: int) -> tuple[Scene, str]:
+        if self.subject is None:
+            return make_scene(self.seed, index, two_coloured=self.two_coloured)
+        if self.two_coloured:
+            raise SceneError(
+                f"a view of {self.subject} shows it alone: it takes no share of"
+                f" {self.two_coloured} two-coloured scenes; leave one of them out"
+            )
+        return make_view(self.subject, index, seed=self.seed)
+
+    def draw(self, index: int) -> Picture:
+        _check(index, self.size)
+        scene, text = self.scene(index)
+        return paint_scene(scene, self.size), text
+
+    def told(self) -> dict[str, int | float | str]:
+        """Return what a folder remembers; what is not asked for is not said, as in older ones."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _UNSAID}
+
+
 def write_folder(
     path: str | Path,
     count: int,
     *,
     seed: int = 0,
     size: int = 128,
+    two_coloured: float = 0.0,
+    subject: str | None = None,
     workers: int | None = None,
     on_item: Callable[[int], None] | None = None,
 ) -> Path:
     """Write ``count`` scenes as PNG files with a ``metadata.jsonl`` of "file_name" and "text".
 
-    Every file appears whole or not at all, the metadata last; a folder of the same ``seed`` and
-    ``size`` is continued. ``on_item`` is called with the number of pictures ready so far.
+    Every file appears whole or not at all, the metadata last; a folder of the same ``seed``,
+    ``size``, share ``two_coloured`` (see `make_scene`) and ``subject`` (see `draw_subject`; None
+    draws scenes) is continued. ``on_item`` is called with the number of pictures ready so far.
     ``workers`` processes draw; None is one a core, or this one alone for a few pictures. Raises
-    :class:`SceneError` when the folder holds something else or cannot be written.
+    :class:`SceneError` when the folder holds something else or cannot be written, and for a share
+    or a subject that there is not.
     """
     if count < 1:
         raise SceneError(f"a folder of {count} scenes is none; ask for 1 or more")
-    folder = Path(path)
+    folder, recipe = Path(path), _Recipe(seed, size, two_coloured, subject)
+    recipe.scene(0)
     try:
-        _claim(folder, seed, size)
-        rows = _draw_all(folder, count, workers or _fitting(count), (seed, size), on_item)
+        _claim(folder, recipe)
+        rows = _draw_all(folder, count, workers or _fitting(count), recipe, on_item)
         _replace(folder / METADATA, "".join(json.dumps(row) + "\n" for row in rows).encode())
     except OSError as error:
         raise SceneError(f"cannot write scenes to {folder}: {error.strerror or error}") from error
@@ -100,12 +169,12 @@ def _draw_all(
     folder: Path,
     count: int,
     workers: int,
-    recipe: tuple[int, int],
+    recipe: _Recipe,
     on_item: Callable[[int], None] | None,
 ) -> list[dict[str, str]]:
     for start in range(0, count, _PER_FOLDER):
         (folder / _file_name(start)).parent.mkdir(parents=True, exist_ok=True)
-    draw = partial(_write_one, folder, *recipe)
+    draw = partial(_write_one, folder, recipe)
     if workers == 1:
         return [_told(on_item, draw(index), index) for index in range(count)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -124,12 +193,12 @@ def _told(on_item: Callable[[int], None] | None, row: dict[str, str], index: int
     return row
 
 
-def _write_one(folder: Path, seed: int, size: int, index: int) -> dict[str, str]:
+def _write_one(folder: Path, recipe: _Recipe, index: int) -> dict[str, str]:
     name = _file_name(index)
     target = folder / name
     if target.exists():
-        return {"file_name": name, "text": make_scene(seed, index)[1]}
-    picture, text = draw_scene(seed, index, size)
+        return {"file_name": name, "text": recipe.scene(index)[1]}
+    picture, text = recipe.draw(index)
     part = target.with_suffix(f".{os.getpid()}.part")
     picture.save(part, format="PNG", compress_level=1)
     os.replace(part, target)
@@ -140,21 +209,21 @@ def _file_name(index: int) -> str:
     return f"{index // _PER_FOLDER:04d}/{index:07d}.png"
 
 
-def _claim(folder: Path, seed: int, size: int) -> None:
+def _claim(folder: Path, recipe: _Recipe) -> None:
     """Make ``folder`` ours, or see that it is the same set."""
-    recipe = {"seed": seed, "size": size}
+    asked = recipe.told()
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / _RECIPE
     if note.exists():
         found = json.loads(note.read_text())
-        if found != recipe:
+        if found != asked:
             raise SceneError(
-                f"{folder} holds the scenes {found}, not {recipe}; choose another folder"
+                f"{folder} holds the scenes {found}, not {asked}; choose another folder"
             )
     elif any(folder.iterdir()):
         raise SceneError(f"{folder} is not empty and holds no scenes; choose another folder")
     else:
-        _replace(note, json.dumps(recipe).encode())
+        _replace(note, json.dumps(asked).encode())
 
 
 def _replace(target: Path, content: bytes) -> None:

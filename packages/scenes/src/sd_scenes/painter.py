@@ -11,6 +11,7 @@ from sd_scenes.layout import EXTENT
 from sd_scenes.places import PLACES, Setting
 from sd_scenes.relations import HIGH
 from sd_scenes.scene import Item, Scene
+from sd_scenes.subjects import SUBJECTS
 from sd_scenes.things import THINGS
 
 
@@ -41,12 +42,18 @@ def paint_item(canvas: Canvas, item: Item) -> None:
     """Paint one thing where it belongs."""
     scale = item.size / 100
     with canvas.group(move=(item.x, item.y), scale=(-scale if item.flip else scale, scale)):
-        thing, colour, rng = THINGS[item.thing], Colour.named(item.colour), Random(item.pose)
         if item.rim is None:
-            thing.draw(canvas, colour, rng)
+            _draw(canvas, item)
         else:
             with canvas.clip(f"M -90 {item.rim} H 90 V 40 H -90 Z"):
-                thing.draw(canvas, colour, rng)
+                _draw(canvas, item)
+
+
+def _draw(canvas: Canvas, item: Item) -> None:
+    if item.subject is not None:
+        SUBJECTS[item.subject].draw(canvas, item.pose)
+    else:
+        THINGS[item.thing].draw(canvas, Colour.named(item.colour), Random(item.pose))
 
 
 def _shadow(canvas: Canvas, item: Item, strength: float) -> None:

@@ -18,7 +18,8 @@ class Item:
 
     ``size`` is the longer side, ``pose`` the seed of its pose, ``floats`` puts it into the water
     and ``hovers`` leaves out its shadow. An item with a ``rim`` paints the part below it once more,
-    over the thing that sits in it.
+    over the thing that sits in it. ``subject`` names the one particular thing that it is, whose
+    ``colour`` then says nothing.
     """
 
     thing: str
@@ -31,6 +32,7 @@ class Item:
     floats: bool = False
     hovers: bool = False
     rim: float | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,21 @@ def scenes(
     count: Annotated[int, typer.Option(help="How many pictures.")] = 1000,
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels a side, 16 to 2048.")] = 128,
+    two_coloured: Annotated[
+        float, typer.Option(help="Share of pictures made to hold two things of two named colours.")
+    ] = 0.0,
+    subject: Annotated[
+        str | None,
+        typer.Option(help="Views of one particular dog or cat instead: rex or momo."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core]")] = None,
     json: AsJson = False,
 ) -> None:
-    """Draw captioned scenes into a folder with a metadata.jsonl."""
+    """Draw captioned scenes into a folder with a metadata.jsonl.
+
+    With --subject, the pictures show one particular dog or cat that no scene has, for finetuning;
+    another --seed gives views to hold out.
+    """
     from sd_scenes import write_folder
 
     with progress() as bars:
@@ -28,11 +39,20 @@ def scenes(
             count,
             seed=seed,
             size=size,
+            two_coloured=two_coloured,
+            subject=subject,
             workers=workers,
             on_item=lambda done: bars.update(bar, completed=done),
         )
     show(
         f"{count} pictures in {folder}",
-        {"folder": folder, "count": count, "seed": seed, "size": size},
+        {
+            "folder": folder,
+            "count": count,
+            "seed": seed,
+            "size": size,
+            "two_coloured": two_coloured,
+            "subject": subject,
+        },
         as_json=json,
     )
