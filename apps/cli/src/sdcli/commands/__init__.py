@@ -8,6 +8,7 @@ from sdcli.commands import (
     grid,
     img2img,
     latents,
+    lora_files,
     models,
     records,
     scenes,
@@ -37,4 +38,5 @@ def register(app: typer.Typer) -> None:
     app.command("replay")(records.replay)
     app.command("convert")(convert.convert)
     app.add_typer(data.app, name="data")
+    app.add_typer(lora_files.app, name="lora")
     app.add_typer(models.app, name="models")

@@ -1,0 +1,152 @@
+"""Which layers of a model a LoRA may change, and what files call them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sd_adapters import Lora
+    from sd_pipeline import Model, Parts
+
+T = TypeVar("T")
+_TEXT_BODY = "text_model"
+_COMPONENTS = ("text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """Hold the layers of one model by kohya's flat names.
+
+    `paths` are diffusers' dotted ones ("unet.mid_block..."), `keys` those of the weights in a
+    model's tensors behind the part's name. `aliases` give LDM's names of the UNet's layers ours:
+    SDXL's files have the former (`is_sdxl`), all others the latter.
+    """
+
+    paths: Mapping[str, str]
+    keys: Mapping[str, str]
+    aliases: Mapping[str, str]
+    is_sdxl: bool
+
+    def ours(self, tensors: Mapping[str, T]) -> dict[str, T]:
+        """Rename layers to our names; raises `AdapterError` listing those that are not there."""
+        from sd_adapters import AdapterError
+
+        found = _renamed(tensors, self.aliases)
+        if len(found) < len(tensors):
+            raise AdapterError("the LoRA has the same layers under two names")
+        strange = {key.partition(".")[0] for key in found} - self.paths.keys()
+        if strange:
+            raise AdapterError(
+                f"{len(strange)} layers are not the model's; name one that the LoRA was made for",
+                strange,
+            )
+        return found
+
+    def kohya(self, tensors: Mapping[str, T]) -> dict[str, T]:
+        """Rename layers from our names to those of kohya's files for this family."""
+        names = {ours: alias for alias, ours in self.aliases.items()} if self.is_sdxl else {}
+        return _renamed(tensors, names)
+
+
+def places_of(model: "Model") -> Places:
+    """Find the layers of a model, reading no weights."""
+    from sd_adapters import dotted_paths, keys_by_name, paths_by_name
+    from sd_pipeline import adapter_aliases, adapter_models
+
+    parts = _hollow(model)
+    (unet_prefix, unet), *texts = adapter_models(parts).items()
+    paths = dotted_paths(unet, unet_prefix)
+    keys = {name: f"unet.{key}" for name, key in keys_by_name(unet, unet_prefix).items()}
+    for component, (prefix, body) in zip(_COMPONENTS, texts, strict=False):
+        paths |= dotted_paths(body, prefix)
+        # By path: a model's tensors are a folder's, which keeps apart what open_clip packs.
+        for name, path in paths_by_name(body, prefix).items():
+            keys[name] = f"{component}.{_TEXT_BODY}.{path}.weight"
+    return Places(
+        paths=paths,
+        keys=keys,
+        aliases=adapter_aliases(parts),
+        is_sdxl=model.family.name.startswith("sdxl"),
+    )
+
+
+def weights_of(model: "Model", parts: Collection[str]) -> "Mapping[str, Tensor]":
+    """View a model's tensors behind "unet.", "text_encoder." and "text_encoder_2.".
+
+    `parts` are "unet", "text" or both.
+    """
+    from sd_pipeline.model import View
+
+    chosen: dict[str, Mapping[str, Tensor]] = {}
+    if "unet" in parts:
+        chosen["unet"] = model.unet.tensors
+    if "text" in parts:
+        chosen |= {name: text.tensors for name, text in zip(_COMPONENTS, model.texts, strict=False)}
+    return View(
+        {f"{name}.{key}": (tensors, key) for name, tensors in chosen.items() for key in tensors}
+    )
+
+
+def fused(model: "Model", loras: Sequence[tuple[Path, float]]) -> "Model":
+    """Return a model with LoRAs in its weights: files and their strengths, one after another.
+
+    The sum is made in float32, and every tensor has the type that it had. Raises `AdapterError`
+    for a file that is another model's.
+    """
+    from sd_adapters import load_loras
+    from sd_pipeline import adapter_aliases, adapter_models, as_model, build
+
+    parts = build(model)
+    networks, aliases = adapter_models(parts), adapter_aliases(parts)
+    for path, strength in loras:
+        for prefix, lora in load_loras(path, networks, aliases).items():
+            _fuse(lora, networks[prefix], strength)
+    written = as_model(parts)
+    texts = zip(model.texts, written.texts, strict=True)
+    return replace(
+        model,
+        unet=replace(model.unet, tensors=_typed(written.unet.tensors, model.unet.tensors)),
+        texts=tuple(replace(old, tensors=_typed(new.tensors, old.tensors)) for old, new in texts),
+    )
+
+
+def _hollow(model: "Model") -> "Parts":
+    """Build a model's networks without their weights."""
+    from sd_checkpoint import skeleton
+    from sd_pipeline import Parts
+    from sd_textenc import DualTextEncoder, build_text_encoder
+    from sd_unet import UNet
+    from sd_vae import AutoencoderKL
+
+    with skeleton():
+        towers = [build_text_encoder(text.config, text.tokenizer) for text in model.texts]
+        return Parts(
+            unet=UNet(model.unet.config),
+            vae=AutoencoderKL(model.vae.config),
+            text_encoder=DualTextEncoder(*towers) if len(towers) == 2 else towers[0],
+            scheduler=model.scheduler,
+        )
+
+
+def _fuse(lora: "Lora", network: "nn.Module", strength: float) -> None:
+    lora.requires_grad_(False)
+    lora.strength = strength
+    lora.inject(network)
+    lora.fuse()
+
+
+def _typed(tensors: "Mapping[str, Tensor]", like: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
+    """Give tensors the types that others have under the same keys."""
+    return {key: tensors[key].to(like[key].dtype) for key in tensors}
+
+
+def _renamed(tensors: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
+    """Rename layers: what of a key stands before its first dot."""
+    found = {}
+    for key in tensors:
+        name, dot, part = key.partition(".")
+        found[f"{names.get(name, name)}{dot}{part}"] = tensors[key]
+    return found
