@@ -1,15 +1,19 @@
-"""The progress of a training run on the terminal."""
+"""A training run on the terminal: its progress, and how it ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.progress import Progress, TaskID
 
 from sdcli.progress import progress, stderr
+from sdcli.results import show
 
 if TYPE_CHECKING:
     from sd_train import Reporter, StepInfo, TrainResult
+    from sd_train.run import RunConfig
 
 
 class ProgressReporter:
@@ -50,3 +54,39 @@ def reporter() -> Iterator["Reporter"]:
     from sd_train import LineReporter
 
     yield LineReporter(lambda text: stderr.print(text, highlight=False, soft_wrap=True))
+
+
+def trained(settings: "RunConfig", folder: Path, *, resume: bool) -> "TrainResult":
+    """Train in a run's folder, showing how far it is; Ctrl-C ends it after the step."""
+    from sd_train import run
+
+    with reporter() as report:
+        return run(settings, folder, report, resume=resume)
+
+
+def show_result(
+    result: "TrainResult",
+    product: Path | None,
+    *,
+    as_json: bool,
+    lines: Mapping[str, str] | None = None,
+) -> None:
+    """Print how a run ended, and what came of a finished one with `lines` about it by their names.
+
+    Raises `typer.Exit` with 130 for a run that was stopped.
+    """
+    told = lines or {}
+    text = f"{result.status} at step {result.step}: {product or result.checkpoint}"
+    show(
+        "\n".join([text, *(f"{name}: {line}" for name, line in told.items())]),
+        {
+            "status": result.status,
+            "step": result.step,
+            "model": product,
+            "checkpoint": result.checkpoint,
+            **told,
+        },
+        as_json=as_json,
+    )
+    if result.status == "stopped":
+        raise typer.Exit(130)

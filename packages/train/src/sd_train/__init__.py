@@ -1,5 +1,6 @@
 """One trainer core and one task a training method."""
 
+from sd_train.binding_config import TextBindConfig
 from sd_train.config import (
     Architecture,
     DataConfig,
@@ -11,10 +12,17 @@ from sd_train.data import PictureFolder
 from sd_train.data_check import check_pictures, find_pictures
 from sd_train.data_summary import summarise
 from sd_train.errors import TrainError
+from sd_train.finetune_config import (
+    DreamBoothConfig,
+    FinetuneConfig,
+    HypernetworkTrainConfig,
+    LoraTrainConfig,
+    TextualInversionConfig,
+)
 from sd_train.picture_opener import PictureError, open_picture
 from sd_train.reporter import LineReporter, Reporter, SilentReporter, StepInfo, TrainResult
-from sd_train.run import build_task, export_run, run
-from sd_train.settings import load_toml, save_config
+from sd_train.run import build_task, export_run, load_run, run
+from sd_train.settings import load_toml, read_values, save_config
 from sd_train.task import Batch, BatchSource, Task, Validation
 from sd_train.trainer import export, train
 
@@ -24,13 +32,19 @@ __all__ = [
     "BatchSource",
     "DataConfig",
     "DenoiserTrainConfig",
+    "DreamBoothConfig",
+    "FinetuneConfig",
+    "HypernetworkTrainConfig",
     "LineReporter",
+    "LoraTrainConfig",
     "PictureError",
     "PictureFolder",
     "Reporter",
     "SilentReporter",
     "StepInfo",
     "Task",
+    "TextBindConfig",
+    "TextualInversionConfig",
     "TrainError",
     "TrainResult",
     "TrainerConfig",
@@ -41,8 +55,10 @@ __all__ = [
     "export",
     "export_run",
     "find_pictures",
+    "load_run",
     "load_toml",
     "open_picture",
+    "read_values",
     "run",
     "save_config",
     "summarise",

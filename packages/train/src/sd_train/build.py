@@ -8,17 +8,17 @@ from torch import Tensor
 from sd_pipeline import Parts, Scheduler, load_unet, load_vae
 from sd_sampler import DiffusionConfig
 from sd_textenc import TextTower
-from sd_train.cache import cached, module_fingerprint
 from sd_train.config import DenoiserTrainConfig, ScheduleSettings
 from sd_train.data import PictureFolder, check_sizes, describe
+from sd_train.encoded import posteriors, text_table
 from sd_train.errors import TrainError
-from sd_train.latents import DenoiserSource, TextTable, encode_folder
-from sd_train.precision import autocast, memory_format, resolve_device
+from sd_train.latents import DenoiserSource
+from sd_train.precision import memory_format, resolve_device
 from sd_train.reporter import Reporter, SilentReporter
 from sd_train.seeds import derive_seed
 from sd_train.settings import build_network_config, field_values
 from sd_train.tasks.denoiser import DenoiserTask
-from sd_train.text import build_text_encoder, encode_all, tokenize
+from sd_train.text import build_text_encoder
 from sd_unet import UNet, UNetConfig, scenes, sd15
 from sd_vae import AutoencoderKL
 
@@ -55,9 +55,12 @@ def build_denoiser_task(
         text_encoder=encoder.to(device),
         scheduler=_scheduler(config.schedule, config.objective.prediction),
     )
-    table = _text_table(config, encoder, folder, cache_folder, reporter)
-    posteriors = _posteriors(config, vae, folder, cache_folder, reporter)
-    return DenoiserTask(parts, DenoiserSource(folder, posteriors, table), config)
+    texts = [[caption] for caption in folder.captions]
+    table = text_table(encoder, texts, cache_folder, reporter, live=config.text.train)
+    latents: dict[str, Tensor] = {}
+    if config.cache_latents:
+        latents = posteriors(vae, folder, config.trainer.precision, cache_folder, reporter)
+    return DenoiserTask(parts, DenoiserSource(folder, latents, table), config)
 
 
 def _unet(config: DenoiserTrainConfig, vae: AutoencoderKL, encoder: TextTower) -> UNet:
@@ -94,47 +97,3 @@ def _scheduler(settings: ScheduleSettings, prediction: str) -> Scheduler:
         prediction=prediction,
     )
     return Scheduler(diffusion=diffusion)
-
-
-def _text_table(
-    config: DenoiserTrainConfig,
-    encoder: TextTower,
-    folder: PictureFolder,
-    cache_folder: Path | None,
-    reporter: Reporter,
-) -> TextTable:
-    unique = [*sorted(set(folder.captions) - {""}), ""]
-    row_of = {caption: row for row, caption in enumerate(unique)}
-    rows = torch.tensor([row_of[caption] for caption in folder.captions])
-    token_ids, lines = tokenize(encoder.tokenizer, unique)
-    for line in lines:
-        reporter.message(line)
-    if config.text.train:
-        return TextTable(key="token_ids", values=token_ids, rows=rows)
-    key = f"{module_fingerprint(encoder)}/{encoder.tokenizer.files()}/{unique}"
-
-    def compute() -> dict[str, Tensor]:
-        reporter.message(f"encoding {len(unique)} captions")
-        return {"hidden_states": encode_all(encoder, token_ids)}
-
-    values = cached(cache_folder, "text", key, compute)["hidden_states"]
-    return TextTable(key="hidden_states", values=values, rows=rows)
-
-
-def _posteriors(
-    config: DenoiserTrainConfig,
-    vae: AutoencoderKL,
-    folder: PictureFolder,
-    cache_folder: Path | None,
-    reporter: Reporter,
-) -> dict[str, Tensor]:
-    if not config.cache_latents:
-        return {}
-    precision = config.trainer.precision
-    key = f"{folder.fingerprint()}/{module_fingerprint(vae)}/{precision}"
-
-    def compute() -> dict[str, Tensor]:
-        with autocast(precision, next(vae.parameters()).device):
-            return encode_folder(vae, folder, reporter.message)
-
-    return cached(cache_folder, "latents", key, compute)

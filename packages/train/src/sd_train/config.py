@@ -13,11 +13,13 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Settings that people write: a misspelt one is an error, and none changes later."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class TrainerConfig(_Settings):
+class TrainerConfig(Settings):
     """The loop: a step is an optimizer step over `batch_size * accumulate` examples.
 
     0 switches off what counts or limits: `clip_grad_norm`, `ema_decay`, `save_every`,
@@ -60,7 +62,7 @@ class TrainerConfig(_Settings):
         return self
 
 
-class DataConfig(_Settings):
+class DataConfig(Settings):
     """A folder of captioned pictures, or kohya's dataset TOML, which names several.
 
     Pictures are resized so that the shorter side is `size` and cut to the centre square; training
@@ -86,14 +88,14 @@ class DataConfig(_Settings):
         return self
 
 
-class Architecture(_Settings):
+class Architecture(Settings):
     """A preset of a network by name, with single fields of its config replaced."""
 
     preset: str
     fields: dict[str, Any] = {}
 
 
-class VAELossSettings(_Settings):
+class VAELossSettings(Settings):
     """The weights of the autoencoder's loss."""
 
     reconstruction: Literal["l1", "mse"] = "l1"
@@ -102,7 +104,7 @@ class VAELossSettings(_Settings):
     detail_weight: Annotated[float, Field(ge=0)] = 0.0
 
 
-class VAETrainConfig(_Settings):
+class VAETrainConfig(Settings):
     """A run of `train-vae`.
 
     `init_from` is a folder with an autoencoder to go on from; with `decoder_only` its encoder and
@@ -131,7 +133,7 @@ class VAETrainConfig(_Settings):
         return self
 
 
-class TextSettings(_Settings):
+class TextSettings(Settings):
     """The text encoder: trained along or frozen, new from a preset or from a folder.
 
     `folder` holds `text_encoder/` and `tokenizer/`. Without it the preset is built with the
@@ -152,7 +154,7 @@ class TextSettings(_Settings):
         return self
 
 
-class ScheduleSettings(_Settings):
+class ScheduleSettings(Settings):
     """The noise schedule of the forward process."""
 
     name: Literal["linear", "scaled_linear", "cosine"] = "scaled_linear"
@@ -162,16 +164,21 @@ class ScheduleSettings(_Settings):
     zero_terminal_snr: bool = False
 
 
-class ObjectiveSettings(_Settings):
-    """What the network predicts and how timesteps are drawn and weighted."""
+class WeightingSettings(Settings):
+    """How timesteps are drawn and weighted."""
 
-    prediction: Literal["eps", "v", "x0"] = "eps"
     weighting: Literal["uniform", "min_snr"] = "uniform"
     min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
     timesteps: Literal["uniform", "antithetic"] = "uniform"
 
 
-class SampleSettings(_Settings):
+class ObjectiveSettings(WeightingSettings):
+    """What the network predicts and how timesteps are drawn and weighted."""
+
+    prediction: Literal["eps", "v", "x0"] = "eps"
+
+
+class SampleSettings(Settings):
     """The validation pictures, from fixed noise; without `prompts`, of held-out captions."""
 
     prompts: tuple[str, ...] = ()
@@ -182,7 +189,7 @@ class SampleSettings(_Settings):
     guidance_scale: float = 5.0
 
 
-class DenoiserTrainConfig(_Settings):
+class DenoiserTrainConfig(Settings):
     """A run of `train`: the UNet, with the text encoder frozen or trained along.
 
     `vae` is the autoencoder's folder; `attention` one of `sd_ops.ATTENTION_BACKENDS`.

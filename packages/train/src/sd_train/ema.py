@@ -12,12 +12,14 @@ class Ema:
     """Average parameters with decay min(decay, 1 - (1 + step) ** -power).
 
     The power warm-up keeps the first, bad weights from lingering in a short run; `power` 0 means
-    the plain constant decay.
+    the plain constant decay. With `decay` 0 the averages are the parameters themselves, and cost
+    no memory.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float, power: float) -> None:
         self.parameters = list(parameters)
-        self.averages: list[Tensor] = [p.detach().clone() for p in self.parameters]
+        plain = (parameter.detach() for parameter in self.parameters)
+        self.averages: list[Tensor] = [p.clone() if decay else p for p in plain]
         self.decay = decay
         self.power = power
 
@@ -30,12 +32,17 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the averages towards the parameters."""
+        if not self.decay:
+            return
         weight = 1 - self.decay_at(step)
         torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], weight)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Let the modules hold the averages inside the context; no copy is made."""
+        if not self.decay:
+            yield
+            return
         self._swap()
         try:
             yield

@@ -1,6 +1,6 @@
 """Batches for a denoiser: latents and text, from caches where their encoders are frozen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,33 +37,50 @@ def encode_folder(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextTable:
-    """The text of N pictures: row `rows[i]` of `values` (U, T) ids or (U, T, D) hidden states.
+    """The texts of N pictures: rows of `values`, tensors (U, ...) by their names in a batch.
 
-    The last row is that of the empty prompt.
+    Row i of `rows` (N, K) names the K texts of picture i, of which a batch gets one at random. The
+    last row of the values is that of the empty prompt.
     """
 
-    key: str
-    values: Tensor
+    values: Mapping[str, Tensor]
     rows: Tensor
 
-    def take(self, indices: Sequence[int], dropped: Tensor) -> Tensor:
-        """Gather the text of pictures, the empty prompt where `dropped` (B,)."""
-        rows = self.rows[list(indices)].masked_fill(dropped, len(self.values) - 1)
-        return self.values[rows]
+    def take(
+        self, indices: Sequence[int], dropped: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Gather the text of pictures, the empty prompt where `dropped` (B,).
+
+        Without a generator a picture's text is its first.
+        """
+        rows = self.rows[list(indices)]
+        num_texts, column = rows.shape[1], torch.zeros(len(rows), 1, dtype=torch.long)
+        if generator is not None and num_texts > 1:
+            column = torch.randint(num_texts, column.shape, generator=generator)
+        empty = len(next(iter(self.values.values()))) - 1
+        chosen = rows.gather(1, column).squeeze(1).masked_fill(dropped, empty)
+        return {name: values[chosen] for name, values in self.values.items()}
 
 
 class DenoiserSource:
     """The training pictures of a folder with their text.
 
-    A batch has `mean` and, if cached, `std`, else `images`; and `token_ids` or `hidden_states`.
+    A batch has `mean` and `std` if they are cached, else `images`; `token_ids` (and `token_ids_2`
+    for a second text encoder), or `hidden_states` and `pooled`; and `sizes` where there are some:
+    (N, 6), what SDXL is told of each picture.
     """
 
     def __init__(
-        self, folder: PictureFolder, posteriors: dict[str, Tensor], text: TextTable
+        self,
+        folder: PictureFolder,
+        posteriors: dict[str, Tensor],
+        text: TextTable,
+        sizes: Tensor | None = None,
     ) -> None:
         self.folder = folder
         self.posteriors = posteriors
         self.text = text
+        self.sizes = sizes
 
     def __len__(self) -> int:
         """Count the training pictures."""
@@ -75,19 +92,27 @@ class DenoiserSource:
         chance = torch.rand(len(places), generator=generator)
         dropped = chance < self.folder.config.caption_dropout
         return {
-            self.text.key: self.text.take(places, dropped),
+            **self.text.take(places, dropped, generator),
+            **self._told_sizes(places),
             **(self.cached(places) or {"images": self.folder.crops(places, generator)}),
         }
 
     def held_out(self) -> Batch:
         """Return the held-out pictures with their captions."""
-        places = self.folder.held_out
+        return self.fixed(self.folder.held_out)
+
+    def fixed(self, places: Sequence[int]) -> Batch:
+        """Return pictures whole and with their captions, the same each time."""
         kept = torch.zeros(len(places), dtype=torch.bool)
         return {
-            self.text.key: self.text.take(places, kept),
+            **self.text.take(places, kept),
+            **self._told_sizes(places),
             **(self.cached(places) or {"images": self.folder.pictures(places)}),
         }
 
     def cached(self, places: Sequence[int]) -> dict[str, Tensor]:
         """Return the cached posteriors of pictures, nothing if there are none."""
         return {name: values[list(places)] for name, values in self.posteriors.items()}
+
+    def _told_sizes(self, places: Sequence[int]) -> dict[str, Tensor]:
+        return {} if self.sizes is None else {"sizes": self.sizes[list(places)]}

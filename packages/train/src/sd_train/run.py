@@ -1,32 +1,79 @@
 """A whole run from its settings: build the task, keep the resolved settings, train, export."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from sd_train.config import DenoiserTrainConfig, VAETrainConfig
+from sd_train.binding_config import TextBindConfig
+from sd_train.config import DenoiserTrainConfig, TrainerConfig, VAETrainConfig
+from sd_train.errors import TrainError
+from sd_train.finetune_config import (
+    DreamBoothConfig,
+    FinetuneConfig,
+    HypernetworkTrainConfig,
+    LoraTrainConfig,
+    TextualInversionConfig,
+)
 from sd_train.reporter import Reporter, SilentReporter, TrainResult
-from sd_train.settings import save_config
+from sd_train.settings import parse_config, read_values, save_config
+from sd_train.task import Task
 from sd_train.trainer import check_run_folder, export, train
 
-if TYPE_CHECKING:
-    from sd_train.tasks.denoiser import DenoiserTask
-    from sd_train.tasks.vae import VAETask
+RunConfig = VAETrainConfig | DenoiserTrainConfig | TextBindConfig | FinetuneConfig
+FINETUNERS: Mapping[str, type[FinetuneConfig]] = {
+    "lora": LoraTrainConfig,
+    "textual_inversion": TextualInversionConfig,
+    "hypernetwork": HypernetworkTrainConfig,
+    "dreambooth": DreamBoothConfig,
+}
 
-RunConfig = VAETrainConfig | DenoiserTrainConfig
+
+class ConfiguredTask(Task, Protocol):
+    """A task that knows its settings, every open one decided."""
+
+    @property
+    def config(self) -> Any:
+        """The settings, of the kind that the task was built from."""
 
 
 def build_task(
     config: RunConfig, run_folder: Path, reporter: Reporter | None = None
-) -> "VAETask | DenoiserTask":
+) -> ConfiguredTask:
     """Build the task of a run; what frozen encoders say is cached in `run_folder/cache`."""
+    reporter = reporter or SilentReporter()
     # Imported here: the tasks import every network, which takes seconds.
-    if isinstance(config, VAETrainConfig):
-        from sd_train.tasks.vae import build_vae_task
+    match config:
+        case VAETrainConfig():
+            from sd_train.tasks.vae import build_vae_task
 
-        return build_vae_task(config, reporter)
-    from sd_train.build import build_denoiser_task
+            return build_vae_task(config, reporter)
+        case DenoiserTrainConfig():
+            from sd_train.build import build_denoiser_task
 
-    return build_denoiser_task(config, run_folder / "cache", reporter)
+            return build_denoiser_task(config, run_folder / "cache", reporter)
+        case TextBindConfig():
+            from sd_train.tasks.binding import build_binding_task
+
+            return build_binding_task(config, reporter)
+        case LoraTrainConfig():
+            from sd_train.tasks.lora import build_lora_task
+
+            return build_lora_task(config, run_folder, reporter)
+        case TextualInversionConfig():
+            from sd_train.tasks.textual_inversion import build_textual_inversion_task
+
+            return build_textual_inversion_task(config, run_folder, reporter)
+        case HypernetworkTrainConfig():
+            from sd_train.tasks.hypernetwork import build_hypernetwork_task
+
+            return build_hypernetwork_task(config, run_folder, reporter)
+        case DreamBoothConfig():
+            from sd_train.tasks.dreambooth import build_dreambooth_task
+
+            return build_dreambooth_task(config, run_folder, reporter)
+    raise TrainError(
+        f"{type(config).__name__} is no method's settings; use {', '.join(FINETUNERS)}"
+    )
 
 
 def run(
@@ -40,9 +87,34 @@ def run(
     check_run_folder(run_folder, resume=resume)
     task = build_task(config, run_folder, reporter)
     save_config(task.config, run_folder / "config.toml")
-    return train(task, config.trainer, run_folder, reporter, resume=resume)
+    return train(task, _loop(task), run_folder, reporter, resume=resume)
 
 
 def export_run(config: RunConfig, run_folder: Path, folder: Path) -> Path:
     """Export the latest checkpoint of a run, going on or not; return the checkpoint."""
-    return export(build_task(config, run_folder), config.trainer, run_folder, folder)
+    task = build_task(config, run_folder)
+    return export(task, _loop(task), run_folder, folder)
+
+
+def load_run(run_folder: Path) -> RunConfig:
+    """Read the settings of a run, of whatever kind it is; raises TrainError if it is none."""
+    path = run_folder / "config.toml"
+    if not path.is_file():
+        raise TrainError(f"{run_folder} holds no run: it has no config.toml")
+    values = read_values(path)
+    config: RunConfig = parse_config(_kind_of(values), values, origin=str(path))
+    return config
+
+
+def _kind_of(values: Mapping[str, Any]) -> type[Any]:
+    if values.get("method") == TextBindConfig.model_fields["method"].default:
+        return TextBindConfig
+    if values.get("method") in FINETUNERS:
+        return FINETUNERS[values["method"]]
+    # A denoiser's run names the autoencoder it learned with; an autoencoder's has one of its own.
+    return VAETrainConfig if isinstance(values.get("vae"), dict) else DenoiserTrainConfig
+
+
+def _loop(task: ConfiguredTask) -> TrainerConfig:
+    config: TrainerConfig = task.config.trainer
+    return config

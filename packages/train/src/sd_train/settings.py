@@ -24,8 +24,18 @@ def load_toml(
 
     Raises TrainError naming the field, its value and the mend.
     """
+    return parse_config(kind, read_values(path, overrides), origin=str(path))
+
+
+def read_values(path: Path | None, overrides: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Read a run file's values, or nothing without one, and lay overrides over them.
+
+    Raises as `load_toml`.
+    """
+    values: dict[str, Any] = {}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path is not None:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TrainError(f"run file {path} does not exist") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -33,7 +43,7 @@ def load_toml(
     for name, value in (overrides or {}).items():
         if value is not None:
             _set_dotted(values, name, value)
-    return parse_config(kind, values, origin=str(path))
+    return values
 
 
 def parse_config(kind: type[ConfigT], values: Mapping[str, object], *, origin: str) -> ConfigT:

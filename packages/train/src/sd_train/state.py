@@ -82,7 +82,9 @@ class TrainState:
         self.step, self.position = progress["step"], progress["position"]
 
     def load_averages(self, folder: Path) -> None:
-        """Take up the averaged weights of a checkpoint."""
+        """Take up the averaged weights of a checkpoint, where this run averages."""
+        if not self.ema.decay:
+            return
         averages = Checkpoint.open(folder / "ema.safetensors")
         for average, name in zip(self.ema.averages, self.names.values(), strict=True):
             average.copy_(_tensor(averages, name))
@@ -134,6 +136,11 @@ def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 def checkpoint_folder(run_folder: Path, step: int) -> Path:
     """Name the checkpoint of a step."""
     return run_folder / "checkpoints" / f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """Return the step of a checkpoint, by its name."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def list_checkpoints(run_folder: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """The text side of a denoiser run: build the encoder, tokenize captions, cache frozen states."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from sd_pipeline import load_text_encoder, load_tokenizer
 from sd_textenc import (
     CLIPTextConfig,
     CLIPTextEncoder,
+    Conditioning,
+    DualTextEncoder,
     TextTower,
     Tokenizer,
     clip_tokenizer,
@@ -24,6 +26,8 @@ from sd_train.seeds import derive_seed
 from sd_train.settings import build_network_config, field_values
 
 _CHUNK = 64
+TOKEN_IDS = ("token_ids", "token_ids_2")
+"""What the ids of one and of two text encoders are called in a batch."""
 
 
 def build_tokenizer(settings: TextSettings, captions: Sequence[str]) -> Tokenizer:
@@ -78,22 +82,44 @@ def _spread_words(encoder: CLIPTextEncoder) -> None:
     torch.nn.init.normal_(embeddings.position_embedding.weight, std=0.3)
 
 
-def tokenize(tokenizer: Tokenizer, captions: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """Return ids (N, T), and a line for each way in which captions do not fit the tokenizer."""
-    cut = [caption for caption in captions if tokenizer.check(caption).dropped]
+def tokenize(
+    encoder: TextTower | DualTextEncoder, captions: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return ids (N, T) by their names in a batch, and a line for captions that do not fit."""
+    tower = encoder.first if isinstance(encoder, DualTextEncoder) else encoder
+    cut = [caption for caption in captions if tower.check(caption).dropped]
     lines = []
     if cut:
         lines.append(
-            f"{len(cut)} captions are longer than {tokenizer.context_length} tokens and are cut, "
-            f"the first: {cut[0]!r}"
+            f"{len(cut)} captions are longer than {tower.tokenizer.context_length} tokens and are "
+            f"cut, the first: {cut[0]!r}"
         )
-    return tokenizer(captions), lines
+    if isinstance(encoder, DualTextEncoder):
+        return dict(zip(TOKEN_IDS, encoder.tokenize(captions), strict=True)), lines
+    return {TOKEN_IDS[0]: tower.tokenizer(captions)}, lines
 
 
-def encode_all(encoder: TextTower, token_ids: Tensor) -> Tensor:
-    """Return the hidden states (N, T, D) of ids (N, T) as fp16 on the CPU."""
+def encode_ids(encoder: TextTower | DualTextEncoder, ids: Mapping[str, Tensor]) -> Conditioning:
+    """Encode ids (B, T) that have their names in a batch."""
+    if isinstance(encoder, DualTextEncoder):
+        return encoder.encode_tokens(*(ids[name] for name in TOKEN_IDS))
+    return encoder.encode_tokens(ids[TOKEN_IDS[0]])
+
+
+def encode_all(
+    encoder: TextTower | DualTextEncoder, ids: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the states of ids (N, T) as fp16 on the CPU, by their names in a batch.
+
+    `hidden_states` (N, T, D) and, of two encoders, `pooled` (N, P).
+    """
+    parts = zip(*(torch.split(values, _CHUNK) for values in ids.values()), strict=True)
     with torch.no_grad():
-        chunks = [
-            encoder.encode_tokens(ids).hidden_states for ids in torch.split(token_ids, _CHUNK)
-        ]
-        return torch.cat([chunk.to("cpu", torch.float16) for chunk in chunks])
+        chunks = [encode_ids(encoder, dict(zip(ids, part, strict=True))) for part in parts]
+    states = {"hidden_states": [chunk.hidden_states for chunk in chunks]}
+    if isinstance(encoder, DualTextEncoder):
+        states["pooled"] = [chunk.pooled for chunk in chunks if chunk.pooled is not None]
+    return {
+        name: torch.cat([each.to("cpu", torch.float16) for each in found])
+        for name, found in states.items()
+    }

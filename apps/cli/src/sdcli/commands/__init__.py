@@ -5,6 +5,7 @@ import typer
 from sdcli.commands import (
     convert,
     data,
+    finetune,
     grid,
     img2img,
     latents,
@@ -30,7 +31,11 @@ def register(app: typer.Typer) -> None:
     app.command("grid")(grid.grid)
     app.command("train-vae")(train.train_vae)
     app.command("train")(train.train)
+    app.command("train-text")(train.train_text)
     app.command("export")(train.export)
+    app.command("textual-inversion")(finetune.textual_inversion)
+    app.command("hypernetwork")(finetune.hypernetwork)
+    app.command("dreambooth")(finetune.dreambooth)
     app.command("scenes")(scenes.scenes)
     app.command("encode")(latents.encode)
     app.command("decode")(latents.decode)
@@ -38,5 +43,6 @@ def register(app: typer.Typer) -> None:
     app.command("replay")(records.replay)
     app.command("convert")(convert.convert)
     app.add_typer(data.app, name="data")
+    lora_files.app.command("train")(finetune.lora_train)
     app.add_typer(lora_files.app, name="lora")
     app.add_typer(models.app, name="models")

@@ -1,0 +1,135 @@
+"""Options that all finetuners share, and how their lists are written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdcli import options
+from sdcli import train_options as training
+from sdcli.errors import CommandError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinetuneOptions:
+    """What all four are told."""
+
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file of settings, which the options override.")
+    ] = None
+    images: Annotated[
+        str | None,
+        typer.Option(
+            "--images",
+            help="Folder of 3 to 20 pictures; captions as for `sdcli train` [data.folder].",
+        ),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="The model to teach: the embedded one's name; a folder in the diffusers layout; "
+            "a .safetensors or .ckpt file; or org/name of the Hub [model]. [default: scenes]",
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The run's folder: settings, checkpoints, logs, and the result in its folder "
+            "model. [default: runs/METHOD-IMAGES]",
+        ),
+    ] = None
+    resume: training.Resume = False
+    name: Annotated[
+        str | None, typer.Option("--name", help="What the result is called [name].")
+    ] = None
+    noun: Annotated[
+        str | None,
+        typer.Option(
+            "--noun",
+            help="What kind of thing the pictures show [noun]. [default: guessed from captions or "
+            "the folder's name]",
+        ),
+    ] = None
+    identifier: Annotated[
+        str | None,
+        typer.Option("--identifier", help="The rare word that tells it from others [identifier]."),
+    ] = None
+    instance_prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--instance-prompt",
+            help="The caption of pictures that have none, such as 'a photo of sks dog' "
+            "[instance_prompt].",
+        ),
+    ] = None
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            "--captions",
+            help="own: as they are; subject: the identifier goes before their noun; prompt: the "
+            "instance prompt for all [captions].",
+        ),
+    ] = None
+    holdout: Annotated[
+        int | None,
+        typer.Option("--holdout", help="Pictures kept to measure by [data.holdout]."),
+    ] = None
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Save memory for time [gradient_checkpointing].",
+        ),
+    ] = None
+    steps: training.Steps = None
+    batch_size: training.BatchSize = None
+    learning_rate: training.LearningRate = None
+    seed: training.Seed = None
+    device: training.Device = None
+    precision: training.Precision = None
+    setting: training.Set = None
+    json: options.AsJson = False
+
+    def values(self) -> dict[str, object]:
+        """Return what is given by the names of the settings."""
+        return {
+            "data.folder": self.images,
+            "model": self.model,
+            "name": self.name,
+            "noun": self.noun,
+            "identifier": self.identifier,
+            "instance_prompt": self.instance_prompt,
+            "captions": self.captions,
+            "data.holdout": self.holdout,
+            "gradient_checkpointing": self.gradient_checkpointing,
+            **training.trainer_overrides(
+                self.steps,
+                self.batch_size,
+                self.learning_rate,
+                self.seed,
+                self.device,
+                self.precision,
+            ),
+            **training.parse_settings(self.setting),
+        }
+
+
+def read_targets(text: str | None) -> str | list[str] | None:
+    """Read the name of a preset, or ends of paths with commas between."""
+    if text is None or "," not in text:
+        known = text is None or text.startswith("attn-") or text in ("attn", "all")
+        return text if known else [str(text)]
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_numbers(text: str | None) -> list[float] | None:
+    """Read numbers with commas between; raises `CommandError` for anything else."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise CommandError(f"{text!r} is no list of numbers, such as 1,2,1") from error

@@ -1,0 +1,69 @@
+"""Options that the commands which train share, and the settings that they stand for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdcli.errors import CommandError
+
+RunFile = Annotated[
+    Path | None,
+    typer.Argument(help="The run's TOML file. With --resume: default, the run folder's own."),
+]
+RunFolder = Annotated[
+    Path, typer.Option("--run", help="Folder for settings, checkpoints, logs and the model.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the run's latest checkpoint, bit for bit.")
+]
+Data = Annotated[str | None, typer.Option(help="Folder of captioned pictures [data.folder].")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps in all [trainer.steps].")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Examples a forward pass [trainer.batch_size].")
+]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Peak learning rate [trainer.learning_rate].")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the whole run [trainer.seed].")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda ... [trainer.device].")]
+Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 [trainer.precision].")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any setting as section.name=value; may be repeated."),
+]
+
+
+def trainer_overrides(
+    steps: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    seed: int | None,
+    device: str | None,
+    precision: str | None,
+) -> dict[str, object]:
+    """Return the options of the loop by the names of their settings."""
+    return {
+        "trainer.steps": steps,
+        "trainer.batch_size": batch_size,
+        "trainer.learning_rate": learning_rate,
+        "trainer.seed": seed,
+        "trainer.device": device,
+        "trainer.precision": precision,
+    }
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, object]:
+    """Read `section.name=value` pairs; a value is TOML where it can be, else a string."""
+    import tomllib
+
+    parsed: dict[str, object] = {}
+    for text in settings or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise CommandError(f"--set {text!r} is not section.name=value")
+        try:
+            parsed[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[name.strip()] = value
+    return parsed

@@ -1,0 +1,131 @@
+"""Settings that suit a model and 3 to 20 pictures, for whoever leaves them open."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from sd_pipeline import Model, locate, open_model
+from sd_train.data_check import find_pictures
+from sd_train.errors import TrainError
+from sd_train.finetune_config import FinetuneConfig
+from sd_train.precision import resolve_device
+from sd_train.settings import parse_config
+
+ConfigT = TypeVar("ConfigT", bound=FinetuneConfig)
+Values = dict[str, Any]
+
+_HELD_OUT = 8  # of so many pictures one is held out
+_SHORT = 32
+
+# The embedded model's captions name a thing's kind, and others of that kind shall stay as they are.
+_SUBJECT: Values = {"captions": "subject"}
+_COSINE: Values = {"lr_schedule": "cosine", "lr_final": 0.1}
+
+
+def _loop(steps: int, learning_rate: float, batch_size: int = 1, **more: object) -> Values:
+    trainer = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size}
+    return {"trainer": {**_COSINE, **trainer, **more}}
+
+
+_LORA: Mapping[str, Values] = {
+    "scenes": {**_loop(400, 1e-3, 4), "lora": {"rank": 16, "targets": "all"}, **_SUBJECT},
+    "sd1": {**_loop(1000, 1e-4), "lora": {"rank": 16, "targets": "attn-ff"}},
+    "sd2": {**_loop(1000, 1e-4), "lora": {"rank": 16, "targets": "attn-ff"}},
+    "sdxl": {**_loop(800, 1e-4), "lora": {"rank": 16}, "gradient_checkpointing": True},
+}
+_INVERSION: Mapping[str, Values] = {
+    "scenes": {
+        **_loop(600, 2e-2, 4, weight_decay=0.0),
+        "num_vectors": 4,
+        "templates": "captions",
+    },
+    "sd1": {**_loop(2000, 5e-3, weight_decay=0.0), "num_vectors": 4},
+    "sd2": {**_loop(2000, 5e-3, weight_decay=0.0), "num_vectors": 4},
+    "sdxl": {
+        **_loop(2000, 5e-3, weight_decay=0.0),
+        "num_vectors": 4,
+        "gradient_checkpointing": True,
+    },
+}
+_HYPERNETWORK: Mapping[str, Values] = {
+    "scenes": {**_loop(800, 5e-4, 4), **_SUBJECT},
+    "sd1": _loop(3000, 2e-5),
+    "sd2": _loop(3000, 2e-5),
+    "sdxl": {**_loop(3000, 2e-5), "gradient_checkpointing": True},
+}
+_DREAMBOOTH: Mapping[str, Values] = {
+    "scenes": {**_loop(400, 1e-4, 4), "num_class_images": 64},
+    "sd1": {**_loop(800, 2e-6), "train_text": True, "gradient_checkpointing": True},
+    "sd2": {**_loop(800, 2e-6), "train_text": True, "gradient_checkpointing": True},
+    # All of SDXL's weights, their gradients and moments are more than most cards hold.
+    "sdxl": {**_loop(800, 1e-4), "lora": {"rank": 16}, "gradient_checkpointing": True},
+}
+PRESETS: Mapping[str, Mapping[str, Values]] = {
+    "lora": _LORA,
+    "textual_inversion": _INVERSION,
+    "hypernetwork": _HYPERNETWORK,
+    "dreambooth": _DREAMBOOTH,
+}
+
+
+def finetune_config(kind: type[ConfigT], values: Mapping[str, Any], *, origin: str) -> ConfigT:
+    """Read settings; what they leave open is the preset's for the method, model and pictures.
+
+    `origin` says in errors where the settings stand. Raises TrainError for a mistake in them, and
+    what `locate` and `open_model` raise.
+    """
+    data = values.get("data")
+    if not values.get("model") or not isinstance(data, dict) or not data.get("folder"):
+        return parse_config(kind, values, origin=origin)  # says what is missing
+    model = open_model(locate(str(values["model"])))
+    method, line = str(kind.model_fields["method"].default), _line_of(model)
+    preset = PRESETS[method][line]
+    if method == "dreambooth" and "lora" in values:
+        whole = {name: value for name, value in preset.items() if name != "train_text"}
+        preset = _merged(whole, _LORA[line])
+    return parse_config(
+        kind, _merged(_merged(_common(model, values), preset), values), origin=origin
+    )
+
+
+def _line_of(model: Model) -> str:
+    """Name the line of the tables that is for a model."""
+    if model.texts[0].tokenizer.closed:
+        return "scenes"
+    if model.family.name not in _LORA:
+        raise TrainError(
+            f"the model is {model.family.title}, which cannot be finetuned here; take one of "
+            "Stable Diffusion 1.x, 2.x or XL's base"
+        )
+    return model.family.name
+
+
+def _common(model: Model, values: Mapping[str, Any]) -> Values:
+    """Return what depends on the model's size, the pictures' number and the machine alone."""
+    trainer = values.get("trainer", {})
+    told = trainer.get("device", "auto") if isinstance(trainer, dict) else "auto"
+    on_cpu = resolve_device(str(told)).type == "cpu"
+    half = "bf16" if not on_cpu and torch.cuda.is_bf16_supported() else "fp16"
+    count = len(find_pictures(values["data"]["folder"]).entries)
+    factor = model.vae.config.downsampling
+    common: Values = {
+        "trainer": {"precision": "fp32" if on_cpu else half, "channels_last": not on_cpu},
+        "data": {
+            "size": model.unet.config.sample_size * factor,
+            "holdout": count // _HELD_OUT,
+        },
+    }
+    # On a CPU the backward pass of torch's own attention is slow for short sequences.
+    short = on_cpu and model.unet.config.sample_size <= _SHORT
+    return {**common, "attention": "chunked"} if short else common
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
+    """Lay tables over tables; a value replaces what stood there."""
+    whole = dict(below)
+    for name, value in above.items():
+        under = whole.get(name)
+        both = isinstance(value, Mapping) and isinstance(under, Mapping)
+        whole[name] = _merged(under, value) if both else value  # type: ignore[arg-type]
+    return whole

@@ -1,0 +1,76 @@
+"""Pictures of a subject's class, drawn by the model before it learns, and learnt beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from sd_checkpoint import atomic_path
+from sd_pipeline import Txt2Img
+from sd_train.finetune_base import Base
+from sd_train.finetune_config import FinetuneConfig
+from sd_train.latents import DenoiserSource
+from sd_train.task import Batch
+
+ConfigT = TypeVar("ConfigT", bound=FinetuneConfig)
+
+_BATCH = 4
+_NOTE = "origin.txt"
+
+
+class PriorSource:
+    """Batches of a subject's pictures, each followed by as many of its class, drawn at random."""
+
+    def __init__(self, subject: DenoiserSource, prior: DenoiserSource) -> None:
+        self.subject = subject
+        self.prior = prior
+
+    def __len__(self) -> int:
+        """Count the subject's pictures."""
+        return len(self.subject)
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
+        """Gather the subject's pictures (B) and then the class' (B)."""
+        own = self.subject.batch(indices, generator)
+        chosen = torch.randint(len(self.prior), (len(indices),), generator=generator).tolist()
+        others = self.prior.batch(chosen, generator)
+        return {name: torch.cat([values, others[name]]) for name, values in own.items()}
+
+
+def draw_class_pictures(base: Base[ConfigT], prompt: str, count: int) -> Path:
+    """Let the model draw pictures into the run's folder, but for those that are there already.
+
+    Picture i has seed i. Those of another prompt or model are removed. Return their folder.
+    """
+    folder = base.run_folder / "class"
+    _make_room(folder, f"{prompt}\n{base.config.model}\n")
+    paths = [folder / f"{seed:04d}.png" for seed in range(count)]
+    starts = [
+        start
+        for start in range(0, count, _BATCH)
+        if not all(path.is_file() for path in paths[start : start + _BATCH])
+    ]
+    if not starts:
+        return folder
+    base.reporter.message(f"drawing {count} pictures of the class: {prompt!r}")
+    pipeline = base.pipeline()
+    with base.drawing():
+        for start in starts:
+            batch = paths[start : start + _BATCH]
+            request = Txt2Img(prompt=prompt, seed=start, count=len(batch), batch_size=_BATCH)
+            for path, picture in zip(batch, pipeline.txt2img(request), strict=True):
+                with atomic_path(path) as temporary:
+                    picture.image.save(temporary, format="PNG")
+    return folder
+
+
+def _make_room(folder: Path, origin: str) -> None:
+    """Keep beside the pictures what they came from, and remove those that came from else."""
+    note = folder / _NOTE
+    if note.is_file() and note.read_text(encoding="utf-8") == origin:
+        return
+    for picture in folder.glob("[0-9][0-9][0-9][0-9].png"):
+        picture.unlink()
+    with atomic_path(note) as temporary:
+        temporary.write_text(origin, encoding="utf-8")

@@ -1,0 +1,151 @@
+"""A text encoder learns to keep what is said of a thing with the thing.
+
+Its states are read by cross-attention, word by word. An encoder that was trained along with a
+small denoiser leaves "red" in the state of the word red alone: "a red flower next to a blue turtle"
+and "a blue flower next to a red turtle" are the same bag of words, and colours land on either.
+Causal attention cannot tell red what it belongs to, but the flower what it is. So a copy of the
+encoder says what the words mean, and the encoder learns states in which the flower's has red's too.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sd_pipeline import Parts, load_model, save_model
+from sd_textenc import TextTower
+from sd_train.binding_config import TextBindConfig
+from sd_train.data_check import find_pictures
+from sd_train.errors import TrainError
+from sd_train.precision import EXPORT_DTYPES, resolve_device
+from sd_train.reporter import Reporter, SilentReporter
+from sd_train.task import Batch, Validation
+
+_NUM_FOR_MEAN = 2048
+
+
+class CaptionSource:
+    """The captions to learn from, as batches {"token_ids": (B, T)}."""
+
+    def __init__(self, token_ids: Tensor, holdout: int) -> None:
+        count = len(token_ids)
+        held = torch.zeros(count, dtype=torch.bool)
+        held[[index * count // holdout for index in range(holdout)]] = True
+        self.held_out, self.training = token_ids[held], token_ids[~held]
+
+    def __len__(self) -> int:
+        """Count the captions to learn from."""
+        return len(self.training)
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:  # noqa: ARG002
+        """Gather captions."""
+        return {"token_ids": self.training[list(indices)]}
+
+
+class TextBindTask:
+    """Trains a text encoder towards its own states with the modifiers' moved to the next word."""
+
+    def __init__(
+        self, parts: Parts, source: CaptionSource, modifiers: Tensor, config: TextBindConfig
+    ) -> None:
+        assert isinstance(parts.text_encoder, TextTower)
+        self.parts = parts
+        self.source = source
+        self.config = config
+        self.encoder = parts.text_encoder.requires_grad_(True).train()
+        self.teacher = copy.deepcopy(parts.text_encoder).requires_grad_(False).eval()
+        self.device = next(self.encoder.parameters()).device
+        self.modifiers = modifiers.to(self.device)
+        self.neutral = self._neutral()
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Name what learns."""
+        return {"text_encoder": self.encoder}
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ARG002
+        """Compare the states with those wanted, up to the end of each caption."""
+        error, before = self._errors(batch["token_ids"].to(self.device))
+        return error, {"left": (error / before).detach()}
+
+    @torch.no_grad()
+    def validate(self) -> Validation:
+        """Tell the error on held-out captions, and what share of the first one it is."""
+        if not len(self.source.held_out):
+            return Validation()
+        error, before = self._errors(self.source.held_out.to(self.device))
+        return Validation(scalars={"loss": float(error), "left": float(error / before)})
+
+    def export(self, folder: Path) -> None:
+        """Write the whole model with this text encoder."""
+        save_model(folder, self.parts, dtype=EXPORT_DTYPES[self.config.export_dtype])
+
+    def _errors(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean squared errors of the encoder's states and of the teacher's."""
+        states = self.encoder.encode_tokens(token_ids).hidden_states.float()
+        plain, wanted = self._wanted(token_ids)
+        ends = (token_ids == self.encoder.tokenizer.eos_token_id).int()
+        spoken = ends.cumsum(1) - ends == 0  # the first end included
+        error, before = ((one - wanted).square()[spoken].mean() for one in (states, plain))
+        return error, before
+
+    @torch.no_grad()
+    def _wanted(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the teacher's states (B, T, D), and those that are wanted."""
+        plain = self.teacher.encode_tokens(token_ids).hidden_states.float()
+        modifies = torch.isin(token_ids, self.modifiers)
+        wanted = moved(
+            plain, modifies, self.neutral, carried=self.config.carried, kept=self.config.kept
+        )
+        return plain, wanted
+
+    @torch.no_grad()
+    def _neutral(self) -> Tensor:
+        """Return the modifiers' mean state (D,): what they have in common says nothing."""
+        token_ids = self.source.training[:_NUM_FOR_MEAN].to(self.device)
+        states = self.teacher.encode_tokens(token_ids).hidden_states.float()
+        return states[torch.isin(token_ids, self.modifiers)].mean(0)
+
+
+def moved(
+    states: Tensor, modifies: Tensor, neutral: Tensor, *, carried: float, kept: float
+) -> Tensor:
+    """Move what modifiers say, `states` (B, T, D) less `neutral` (D,), to the word after them.
+
+    `modifies` (B, T) tells which they are. `carried` of it goes to the next word, and `kept` stays.
+    Each changed state is as long as it was, for an encoder ends in a norm.
+    """
+    marked = modifies[..., None]
+    said = torch.where(marked, states - neutral, 0.0)
+    wanted = torch.where(marked, neutral + kept * said, states)
+    wanted[:, 1:] += carried * said[:, :-1]
+    before, after = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (states, wanted))
+    same_length: Tensor = wanted * (before / after)
+    return same_length
+
+
+def build_binding_task(config: TextBindConfig, reporter: Reporter | None = None) -> TextBindTask:
+    """Load the model and the captions; raises TrainError where a modifier is not one token."""
+    reporter = reporter or SilentReporter()
+    parts = load_model(Path(config.model))
+    if not isinstance(parts.text_encoder, TextTower):
+        raise TrainError(f"model {config.model!r} has two text encoders; only one can be taught")
+    tokenizer = parts.text_encoder.tokenizer
+    ids = [tokenizer.tokenize(word) for word in config.modifiers]
+    several = [word for word, tokens in zip(config.modifiers, ids, strict=True) if len(tokens) != 1]
+    if several:
+        raise TrainError(f"the modifier {several[0]!r} is not one token of the model; leave it out")
+    captions = [entry.caption for entry in find_pictures(config.data).entries]
+    if len(captions) <= config.holdout:
+        raise TrainError(
+            f"data {config.data!r} has {len(captions)} captions, not more than holdout "
+            f"{config.holdout}; add pictures or lower holdout"
+        )
+    source = CaptionSource(tokenizer(captions), config.holdout)
+    modifiers = torch.tensor([tokens[0] for tokens in ids])
+    if not torch.isin(source.training[:_NUM_FOR_MEAN], modifiers).any():
+        raise TrainError(f"no caption of {config.data!r} has one of the modifiers; name others")
+    reporter.message(f"{len(source)} captions to learn from, {len(source.held_out)} held out")
+    parts.text_encoder.to(resolve_device(config.trainer.device))
+    return TextBindTask(parts, source, modifiers, config)

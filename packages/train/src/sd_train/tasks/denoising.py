@@ -1,0 +1,144 @@
+"""Learning to denoise, whatever it is that learns: losses, held-out losses, drawn samples."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from sd_pipeline import Parts
+from sd_pipeline.conditions import Conditions
+from sd_sampler import Network, NoiseSource, classifier_free, loss_weight, plan, timestep_sampler
+from sd_textenc import Conditioning
+from sd_train.config import SampleSettings, WeightingSettings
+from sd_train.images import to_float, to_uint8
+from sd_train.seeds import generator_for
+from sd_train.task import Batch
+from sd_train.text import encode_ids
+from sd_unet import AddedConditions
+
+
+class Denoising:
+    """The objective of a latent denoiser (Rombach et al., arXiv:2112.10752, equation 3).
+
+    What the network predicts, and from which noise, is the model's own. Gradients flow into all
+    that asks for them: the UNet, the text encoder where a batch has ids, and adapters in either.
+    """
+
+    def __init__(
+        self, parts: Parts, settings: WeightingSettings, *, sample_posterior: bool = False
+    ) -> None:
+        self.parts = parts
+        self.sample_posterior = sample_posterior
+        weight = parts.unet.conv_in.weight
+        self.device, self.dtype = weight.device, weight.dtype
+        self.diffusion = parts.scheduler.diffusion
+        self.schedule = self.diffusion.noise_schedule()
+        self.sigmas = self.schedule.sigmas.float().to(self.device)
+        self.prediction = self.diffusion.prediction_object()
+        self.weight = loss_weight(settings.weighting, settings.min_snr_gamma)
+        self.draw_timesteps = timestep_sampler(settings.timesteps)
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Compare output and target at random timesteps: weighted losses (B,), squared errors (B,).
+
+        The batch is as `DenoiserSource` makes it, on the network's device.
+        """
+        x0 = self._latents(batch, generator)
+        count = self.schedule.num_timesteps
+        timesteps = self.draw_timesteps(len(x0), count, generator).to(self.device)
+        noise = torch.randn(x0.shape, generator=generator).to(self.device)
+        errors, weights = self._errors(x0, noise, timesteps, self._told(batch))
+        return weights * errors, errors
+
+    @torch.no_grad()
+    def held_out_loss(self, batch: Batch, *, chunk: int, repeats: int = 1) -> float:
+        """Return the mean loss of N examples at noise that is the same every time.
+
+        Each is seen at `repeats` timesteps; all of these are spread evenly.
+        """
+        count = len(next(iter(batch.values())))
+        generator = generator_for(0, "validation", 0)
+        spread = torch.linspace(0, self.schedule.num_timesteps - 1, count * repeats).long()
+        losses = []
+        for looks in torch.split(torch.arange(count * repeats), chunk):
+            part = {name: values[looks % count].to(self.device) for name, values in batch.items()}
+            x0, timesteps = self._latents(part, generator), spread[looks].to(self.device)
+            noise = torch.randn(x0.shape, generator=generator).to(self.device)
+            errors, weights = self._errors(x0, noise, timesteps, self._told(part))
+            losses.append(weights * errors)
+        return float(torch.cat(losses).mean())
+
+    @torch.no_grad()
+    def samples(self, prompts: Sequence[str], settings: SampleSettings) -> Tensor:
+        """Draw a picture for each prompt, uint8 (B, 3, H, W), picture i from noise of seed i."""
+        config, size = self.parts.unet.config, self.parts.unet.config.sample_size
+        noise = NoiseSource(
+            range(len(prompts)), (config.in_channels, size, size), device=self.device
+        )
+        options = self.diffusion.plan_options()
+        way = plan(
+            settings.sampler, settings.sigmas or None, self.schedule, settings.steps, options
+        )
+        text = self.parts.text_encoder.encode(list(prompts))
+        untold = self.parts.text_encoder.encode([""] * len(prompts))
+        if self.parts.zeros_for_empty:
+            untold = untold.zeroed()
+        cond, uncond = (
+            way.denoiser(self._network(each), self.prediction, dtype=self.dtype)
+            for each in (text, untold)
+        )
+        latents = way.run(classifier_free(cond, uncond, settings.guidance_scale), noise)
+        vae = self.parts.vae
+        # SDXL's autoencoder overflows in fp16, so it is left out of an autocast that is on.
+        whole = torch.autocast(self.device.type, enabled=False)
+        with whole if vae.config.force_upcast else nullcontext():
+            return to_uint8(vae.decode(vae.unscale(latents)))
+
+    def _network(self, text: Conditioning) -> Network:
+        side = self.parts.unet.config.sample_size * self.parts.vae.config.downsampling
+        whole = torch.tensor([[side, side, 0, 0, side, side]] * len(text.hidden_states))
+        told = self._with_sizes(text, whole.to(self.device, torch.float32))
+
+        def network(x: Tensor, timesteps: Tensor) -> Tensor:
+            output: Tensor = self.parts.unet(x, timesteps, told.hidden_states, told.added)
+            return output.float()
+
+        return network
+
+    def _errors(
+        self, x0: Tensor, noise: Tensor, timesteps: Tensor, told: Conditions
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean squared errors (B,) of the output, and their weights (B,)."""
+        sigma = self.sigmas[timesteps]
+        noised = self.schedule.add_noise(x0, noise, timesteps).to(self.dtype)
+        output = self.parts.unet(noised, timesteps.float(), told.hidden_states, told.added).float()
+        target = self.prediction.target(x0, noise, sigma)
+        return (output - target).square().flatten(1).mean(1), self.weight(sigma, self.prediction)
+
+    def _latents(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        vae = self.parts.vae
+        if "images" in batch:
+            with torch.no_grad():
+                posterior = vae.encode(to_float(batch["images"]))
+            mean, std = posterior.mean, posterior.std
+        else:
+            mean, std = batch["mean"].float(), batch["std"].float()
+        if self.sample_posterior:
+            mean = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
+        return vae.scale(mean)
+
+    def _told(self, batch: Batch) -> Conditions:
+        if "hidden_states" in batch:
+            text = Conditioning(hidden_states=batch["hidden_states"], pooled=batch.get("pooled"))
+        else:
+            text = encode_ids(self.parts.text_encoder, batch)
+        return self._with_sizes(text, batch.get("sizes"))
+
+    def _with_sizes(self, text: Conditioning, sizes: Tensor | None) -> Conditions:
+        added = None
+        if self.parts.unet.config.projection_input_dim is not None:
+            assert text.pooled is not None
+            assert sizes is not None
+            added = AddedConditions(pooled=text.pooled.to(self.dtype), sizes=sizes)
+        return Conditions(hidden_states=text.hidden_states.to(self.dtype), added=added)

@@ -1,0 +1,110 @@
+"""What the finetuners do alike: the loss, the validation with and without what was learnt."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sd_pipeline import sha256, weight_file
+from sd_train.finetune_base import Base
+from sd_train.finetune_config import FinetuneConfig
+from sd_train.images import grid
+from sd_train.latents import DenoiserSource
+from sd_train.precision import autocast
+from sd_train.state import latest_checkpoint, step_of
+from sd_train.task import Batch, BatchSource, Validation
+from sd_train.tasks.denoising import Denoising
+
+ConfigT = TypeVar("ConfigT", bound=FinetuneConfig)
+
+_COLUMNS, _CHUNK = 4, 4
+_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+_LOOKS = 32  # at pictures in a validation: fewer say more of chance than of the weights
+
+
+class FinetuneTask(ABC, Generic[ConfigT]):
+    """Teaches a model a subject or a style; a method says what learns and what is kept.
+
+    It is made while the model is still what it was, so that the validation can tell what was won.
+    """
+
+    def __init__(
+        self, base: Base[ConfigT], subject: DenoiserSource, source: BatchSource | None = None
+    ) -> None:
+        self.base = base
+        self.config = base.config
+        self.parts = base.parts
+        self.subject = subject
+        self.source: BatchSource = source or subject
+        self.denoising = Denoising(
+            base.parts, base.config.objective, sample_posterior=base.config.sample_posterior
+        )
+        with autocast(self.config.trainer.precision, base.device), torch.no_grad():
+            self.loss_without = self._measured()
+
+    @abstractmethod
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Name what learns."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write what was learnt into a folder."""
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compare the network's output with its target at random timesteps."""
+        losses, errors = self.denoising.losses(batch, generator)
+        return losses.mean(), {"mse": errors.detach().mean()}
+
+    def validate(self) -> Validation:
+        """Measure the loss, and what it was without what is learnt, and draw samples.
+
+        On held-out pictures; where there are none on those that are learnt, as `seen_loss`.
+        """
+        name = "loss" if self.subject.folder.held_out else "seen_loss"
+        scalars = {name: self._measured(), f"{name}_without": self.loss_without}
+        prompts = self.config.samples.prompts[: self.config.samples.count]
+        if not prompts:
+            return Validation(scalars=scalars)
+        images = self.denoising.samples(prompts, self.config.samples)
+        return Validation(
+            scalars=scalars, images={"samples": grid(images, min(_COLUMNS, len(prompts)))}
+        )
+
+    def num_steps(self) -> int:
+        """Return after how many steps the run's latest checkpoint was written."""
+        return step_of(latest_checkpoint(self.base.run_folder))
+
+    def model_name(self) -> str:
+        """Return what files call the model that they were made for."""
+        return self.base.path.resolve().stem
+
+    def model_hash(self) -> str:
+        """Return the SHA-256 of the model's weights, by which the web UI knows it."""
+        return sha256(weight_file(self.base.path))
+
+    def _measured(self) -> float:
+        folder = self.subject.folder
+        places = folder.held_out or sorted(set(folder.training))[:_LOOKS]
+        repeats = max(1, _LOOKS // len(places))
+        return self.denoising.held_out_loss(
+            self.subject.fixed(places), chunk=_CHUNK, repeats=repeats
+        )
+
+
+def lora_metadata(task: FinetuneTask[ConfigT]) -> dict[str, str]:
+    """Return what a LoRA's header tells of how it came about, in kohya's words and modelspec's."""
+    config, family = task.config, task.parts.family
+    return {
+        "ss_base_model_version": _VERSIONS[family.name],
+        "ss_sd_model_name": task.model_name(),
+        "ss_new_sd_model_hash": task.model_hash(),
+        "ss_steps": str(task.num_steps()),
+        "ss_learning_rate": str(config.trainer.learning_rate),
+        "ss_seed": str(config.trainer.seed),
+        "modelspec.architecture": f"{family.architecture}/lora",
+        "modelspec.title": config.name,
+        "modelspec.trigger_phrase": config.instance_prompt,
+    }

@@ -1,0 +1,128 @@
+"""A text encoder is taught to keep what is said of a thing with the thing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sd_pipeline import load_model, save_model
+from sd_train import SilentReporter, TextBindConfig, TrainError, export_run, load_run, run, train
+from sd_train.settings import parse_config
+from sd_train.tasks.binding import TextBindTask, build_binding_task, moved
+from tests.tiny_model import tiny_parts
+
+CAPTIONS = ("a black cat on a mat", "two black dogs under a tree", "a cat", "a black mat", "a tree")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("captioned")
+    rows = []
+    for number, caption in enumerate(CAPTIONS * 4):
+        Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+        rows.append({"file_name": f"{number}.png", "text": caption})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    parts = tiny_parts()
+    torch.manual_seed(0)
+    # Words as far apart as in an encoder that has learnt.
+    torch.nn.init.normal_(parts.text_encoder.model.embeddings.token_embedding.weight)
+    save_model(folder, parts, dtype=torch.float32)
+    return folder
+
+
+def settings(model: Path, data: Path, **values: object) -> TextBindConfig:
+    trainer = {
+        "steps": 120, "batch_size": 8, "learning_rate": 2e-3, "lr_schedule": "cosine",
+        "ema_decay": 0.0, "tensorboard": False,
+    }  # fmt: skip
+    given = {"model": str(model), "data": str(data), "modifiers": ["black"], "holdout": 3}
+    every = {"trainer": trainer, "export_dtype": "fp32", **given, **values}
+    return parse_config(TextBindConfig, every, origin="test")
+
+
+def said_of(task: TextBindTask, noun: int, first: str, second: str) -> Tensor:
+    """Return how the state of a prompt's word changes with the word before it."""
+    states = [task.encoder.encode([text]).hidden_states[0, noun + 1] for text in (first, second)]
+    return states[0] - states[1]
+
+
+def test_what_a_modifier_says_moves_to_the_next_word(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    config = settings(model, data, modifiers=["black", "two"])
+    task = build_binding_task(config)
+    with torch.no_grad():
+        before = said_of(task, 2, "a black cat", "a two cat").norm()
+        begun = task.validate().scalars["left"]
+    train(task, config.trainer, tmp_path / "run", SilentReporter())
+    with torch.no_grad():
+        after = said_of(task, 2, "a black cat", "a two cat").norm()
+        ended = task.validate().scalars["left"]
+    assert begun == pytest.approx(1.0, abs=1e-5)
+    assert ended < 0.5
+    assert after > 1.2 * before
+
+
+def test_only_the_text_encoder_is_another(model: Path, data: Path, tmp_path: Path) -> None:
+    config = settings(model, data)
+    task = build_binding_task(config)
+    result = train(task, config.trainer, tmp_path / "run", SilentReporter())
+    assert result.model is not None
+    old, new = load_model(model), load_model(result.model)
+    for part in ("unet", "vae"):
+        theirs = getattr(new, part).state_dict()
+        assert all(torch.equal(theirs[k], v) for k, v in getattr(old, part).state_dict().items())
+    theirs = new.text_encoder.state_dict()
+    ours = old.text_encoder.state_dict()
+    assert any(not torch.equal(theirs[key], value) for key, value in ours.items())
+
+
+def test_a_modifiers_state_moves_and_no_other_changes() -> None:
+    states = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [5.0, 0.0], [0.0, 2.0]]])
+    modifies = torch.tensor([[False, True, False, False]])
+    neutral = torch.tensor([0.0, 1.0])
+    wanted = moved(states, modifies, neutral, carried=1.0, kept=0.0)
+    assert torch.equal(wanted[0, [0, 3]], states[0, [0, 3]])
+    assert torch.allclose(wanted[0, 1], torch.tensor([0.0, 4.0])), "neutral, as long as before"
+    assert torch.allclose(wanted[0, 2] / wanted[0, 2, 0], torch.tensor([1.0, 3 / 5]))
+    assert torch.allclose(wanted.norm(dim=-1), states.norm(dim=-1))
+    half = moved(states, modifies, neutral, carried=0.0, kept=1.0)
+    assert torch.allclose(half, states), "all is kept and nothing carried"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"modifiers": []}, "modifiers is empty"),
+        ({"modifiers": ["zebra"]}, "'zebra' is not one token"),
+        ({"modifiers": ["under two"]}, "not one token"),
+        ({"holdout": 20}, "not more than holdout"),
+        ({"modifiers": ["night"]}, "no caption"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(
+    model: Path, data: Path, values: dict[str, object], words: str
+) -> None:
+    with pytest.raises(TrainError, match=words):
+        build_binding_task(settings(model, data, **values))
+
+
+def test_it_is_a_run_like_any_other(model: Path, data: Path, tmp_path: Path) -> None:
+    config = settings(model, data)
+    config = config.model_copy(update={"trainer": config.trainer.model_copy(update={"steps": 2})})
+    result = run(config, tmp_path / "run")
+    assert load_run(tmp_path / "run") == config
+    export_run(config, tmp_path / "run", tmp_path / "again")
+    assert result.model is not None
+    theirs = load_model(tmp_path / "again").text_encoder.state_dict()
+    ours = load_model(result.model).text_encoder.state_dict()
+    assert all(torch.equal(theirs[key], value) for key, value in ours.items())

@@ -1,0 +1,376 @@
+"""Tiny but whole runs of the four finetuners."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from finetuning import KINDS, settings, tiny_sdxl, write_pictures
+from PIL import Image
+from toy import Recorder, assert_same_checkpoint
+
+from sd_adapters import TextualInversion, load_embedding, load_hypernetwork, load_loras
+from sd_checkpoint import Checkpoint
+from sd_pipeline import Parts, load_model, sha256
+from sd_pipeline.adapter_places import adapter_aliases, adapter_models
+from sd_train import TrainError, build_task, load_run, run, train
+from sd_train.cache import module_fingerprint
+from sd_train.finetune_presets import PRESETS, finetune_config
+from sd_train.settings import parse_config
+
+METHODS = tuple(KINDS)
+
+
+@pytest.fixture(scope="module")
+def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("data") / "cat")
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_sdxl(tmp_path_factory.mktemp("models") / "sdxl")
+
+
+def outputs(parts: Parts, prompt: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, parts.unet.config.in_channels, 8, 8, generator=generator)
+    with torch.no_grad():
+        states = parts.text_encoder.encode([prompt]).hidden_states
+        return parts.unet(x, torch.tensor([500.0]), states)
+
+
+def scalars(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "scalars.jsonl").open()]
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("lora", {"lora": {"targets": "all", "text": True, "dropout": 0.3}}),
+        ("lora", {"lora": {"kind": "lokr", "dora": True, "rank": 2}, "data_flip": True}),
+        ("textual_inversion", {}),
+        ("hypernetwork", {"hypernetwork": {"dropout_structure": (0, 0.3, 0)}}),
+        ("dreambooth", {"train_text": True, "gradient_checkpointing": True}),
+        ("dreambooth", {"lora": {"rank": 2}}),
+    ],
+)
+def test_a_stopped_and_resumed_run_equals_a_straight_one(
+    tiny_model: Path, cats: Path, tmp_path: Path, method: str, more: dict[str, Any]
+) -> None:
+    more = dict(more)
+    if more.pop("data_flip", False):
+        more["data"] = {"folder": str(cats), "size": 64, "flip": True}
+    config = settings(method, tiny_model, cats, **more)
+    straight = run(config, tmp_path / "straight")
+    run(config, tmp_path / "resumed", Recorder(2))
+    resumed = run(load_run(tmp_path / "resumed"), tmp_path / "resumed", resume=True)
+    assert resumed.status == "finished"
+    assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("method", "rate"),
+    [("lora", 1e-2), ("textual_inversion", 5e-2), ("hypernetwork", 1e-2), ("dreambooth", 1e-3)],
+)
+def test_each_method_lowers_the_loss_and_says_what_it_was_without(
+    tiny_model: Path, cats: Path, tmp_path: Path, method: str, rate: float
+) -> None:
+    trainer = {"steps": 30, "learning_rate": rate}
+    more: dict[str, Any] = {}
+    if method == "textual_inversion":
+        # A random network hardly heeds its text, and few examples would show chance alone.
+        trainer, more = {**trainer, "batch_size": 24}, {"templates": "captions"}
+    run(settings(method, tiny_model, cats, trainer, **more), tmp_path)
+    found = scalars(tmp_path)[-1]
+    assert found["validation/seen_loss"] < found["validation/seen_loss_without"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_what_should_learn_changes(
+    tiny_model: Path, cats: Path, tmp_path: Path, method: str
+) -> None:
+    task = build_task(settings(method, tiny_model, cats), tmp_path)
+    networks = {
+        "unet": task.parts.unet,
+        "vae": task.parts.vae,
+        "text_encoder": task.parts.text_encoder,
+    }
+    before = {name: module_fingerprint(module) for name, module in networks.items()}
+    new = {name: module_fingerprint(module) for name, module in task.modules().items()}
+    train(task, task.config.trainer, tmp_path)
+    changed = {name for name in networks if module_fingerprint(networks[name]) != before[name]}
+    assert changed == ({"unet"} if method == "dreambooth" else set())
+    assert all(module_fingerprint(m) != new[name] for name, m in task.modules().items())
+    own = {id(p) for module in task.modules().values() for p in module.parameters()}
+    given = {id(p) for m in networks.values() for p in m.parameters() if p.grad is not None}
+    assert given <= own
+
+
+def test_held_out_pictures_are_measured_and_prompts_drawn(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    data = {"folder": str(cats), "size": 64, "holdout": 1}
+    samples = {"count": 2, "steps": 1}
+    config = settings("lora", tiny_model, cats, data=data, samples=samples)
+    run(config, tmp_path)
+    found = scalars(tmp_path)[-1]
+    assert {"validation/loss", "validation/loss_without"} <= found.keys()
+    with Image.open(tmp_path / "samples/step-00000004-samples.png") as shown:
+        assert shown.size == (2 * 64, 64)
+    told = load_run(tmp_path)
+    assert told.samples.prompts == ("a sks cat", "a sks cat under a tree")
+
+
+def test_dropout_is_off_in_validation(tiny_model: Path, cats: Path, tmp_path: Path) -> None:
+    config = settings("lora", tiny_model, cats, {"learning_rate": 0.1}, lora={"dropout": 0.5})
+    task = build_task(config, tmp_path)
+    train(task, config.trainer, tmp_path)
+    (lora,) = task.modules().values()
+    lora.eval()
+    assert task.validate().scalars == task.validate().scalars
+    lora.train()
+    assert task.validate().scalars != task.validate().scalars
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"layout": "kohya", "text": True, "targets": "all"},
+        {"layout": "diffusers", "text": True},
+        {"kind": "loha", "rank": 2, "targets": ("attn2.to_k", "attn2.to_v")},
+    ],
+)
+def test_a_loras_file_loads_back_and_gives_equal_outputs(
+    tiny_model: Path, cats: Path, tmp_path: Path, lora: dict[str, Any]
+) -> None:
+    config = settings("lora", tiny_model, cats, {"learning_rate": 0.02}, lora=lora, name="mog")
+    task = build_task(config, tmp_path)
+    result = train(task, config.trainer, tmp_path)
+    path = result.model / "mog.safetensors"
+    fresh = load_model(tiny_model)
+    plain = outputs(fresh, "a cat on a mat")
+    for prefix, each in load_loras(path, adapter_models(fresh)).items():
+        each.inject(adapter_models(fresh)[prefix])
+    ours = outputs(task.parts, "a cat on a mat")
+    torch.testing.assert_close(outputs(fresh, "a cat on a mat"), ours, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(ours, plain, atol=1e-3)
+
+
+def test_a_loras_header_says_how_it_came_about(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    run(settings("lora", tiny_model, cats, lora={"rank": 3, "alpha": 6}), tmp_path)
+    told = Checkpoint.open(tmp_path / "model/cat.safetensors").metadata
+    weights = tiny_model / "unet/diffusion_pytorch_model.safetensors"
+    expected = {
+        "ss_sd_model_name": "tiny",
+        "ss_new_sd_model_hash": sha256(weights),
+        "ss_network_dim": "3",
+        "ss_network_alpha": "6",
+        "ss_steps": "4",
+        "modelspec.trigger_phrase": "a sks cat",
+    }
+    assert expected.items() <= dict(told).items()
+
+
+def test_a_hypernetworks_file_loads_back_and_gives_equal_outputs(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    for suffix in ("pt", "safetensors"):
+        config = settings("hypernetwork", tiny_model, cats, format=suffix)
+        task = build_task(config, tmp_path / suffix)
+        result = train(task, config.trainer, tmp_path / suffix)
+        fresh = load_model(tiny_model)
+        loaded = load_hypernetwork(result.model / f"cat.{suffix}")
+        assert loaded.origin.step == 4
+        loaded.inject(fresh.unet)
+        task.hypernetwork.eval()
+        ours = outputs(task.parts, "a cat on a mat")
+        torch.testing.assert_close(outputs(fresh, "a cat on a mat"), ours)
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "kohya", "webui"])
+def test_an_embeddings_file_loads_back_and_gives_equal_states(
+    tiny_model: Path, cats: Path, tmp_path: Path, layout: str
+) -> None:
+    config = settings("textual_inversion", tiny_model, cats, layout=layout, templates="captions")
+    task = build_task(config, tmp_path)
+    result = train(task, config.trainer, tmp_path)
+    suffix = ".pt" if layout == "webui" else ".safetensors"
+    embedding = load_embedding(result.model / f"my-cat{suffix}")
+    assert embedding.name == "my-cat"
+    assert embedding.origin.step == 4 or layout == "kohya"
+    fresh = load_model(tiny_model)
+    (tower,) = fresh.towers
+    inversion = TextualInversion(embedding.vectors[0], tower.config.vocab_size)
+    inversion.inject(tower)
+    tower.tokenizer = tower.tokenizer.with_names({"my-cat": inversion.ids})
+    prompt = "a my-cat on a mat"
+    assert torch.equal(outputs(fresh, prompt), outputs(task.parts, prompt))
+    assert not torch.allclose(outputs(fresh, prompt), outputs(fresh, "a cat on a mat"))
+
+
+def test_the_new_word_begins_as_the_initial_one_and_stands_in_its_place(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    more = {"templates": "captions", "num_vectors": 1, "placeholder": "<it>", "initial": "cat"}
+    task = build_task(settings("textual_inversion", tiny_model, cats, **more), tmp_path)
+    assert torch.equal(outputs(task.parts, "a <it>"), outputs(task.parts, "a cat"))
+    tokenizer = task.parts.text_encoder.tokenizer
+    shown = task.source.fixed([0, 1])["token_ids"]
+    assert torch.equal(shown, tokenizer(["a <it> on a mat", "a black <it> under a tree"]))
+    assert task.config.name == "it"
+
+
+def test_a_dreambooth_model_loads_back_whole_with_its_contact_sheet(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    config = settings("dreambooth", tiny_model, cats, contact_sheet=2)
+    task = build_task(config, tmp_path)
+    result = train(task, config.trainer, tmp_path)
+    fresh = load_model(result.model)
+    prompt = "a sks cat"
+    torch.testing.assert_close(outputs(fresh, prompt), outputs(task.parts, prompt))
+    with Image.open(tmp_path / "contact-sheet.png") as sheet:
+        assert sheet.width > 2 * 64
+        assert sheet.height > 3 * 64
+
+
+def test_class_pictures_are_drawn_once_and_only_those_that_are_missing(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    config = settings("dreambooth", tiny_model, cats, num_class_images=3)
+    first, second = Recorder(), Recorder()
+    task = build_task(config, tmp_path, first)
+    assert task.config.class_prompt == "a cat"
+    files = sorted((tmp_path / "class").glob("*.png"))
+    pixels = [path.read_bytes() for path in files]
+    build_task(config, tmp_path, second)
+    assert any("drawing" in line for line in first.messages)
+    assert not any("drawing" in line for line in second.messages)
+    files[1].unlink()
+    build_task(config, tmp_path)
+    assert [path.read_bytes() for path in files] == pixels
+    build_task(config.model_copy(update={"class_prompt": "a tree"}), tmp_path)
+    assert all(path.read_bytes() != old for path, old in zip(files, pixels, strict=True))
+
+
+def test_the_class_is_learnt_beside_the_subject_and_weighed(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for weight in (0.5, 2.0):
+        task = build_task(settings("dreambooth", tiny_model, cats, prior_weight=weight), tmp_path)
+        batch = task.source.batch([0, 1], torch.Generator().manual_seed(0))
+        assert len(batch["mean"]) == 4
+        loss, told = task.loss(batch, torch.Generator().manual_seed(1))
+        losses[weight] = float(loss)
+        own, prior = float(told["mse"]), float(told["prior_mse"])
+        assert losses[weight] == pytest.approx(own + weight * prior, rel=1e-5)
+    without = build_task(settings("dreambooth", tiny_model, cats, prior_weight=0), tmp_path / "0")
+    assert len(without.source.batch([0, 1], torch.Generator())["mean"]) == 2
+    assert not (tmp_path / "0/class").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sdxl_is_finetuned_with_both_text_encoders_and_its_sizes(
+    sdxl: Path, cats: Path, tmp_path: Path, method: str
+) -> None:
+    more: dict[str, Any] = {"lora": {"lora": {"text": True}}}.get(method, {})
+    config = settings(method, sdxl, cats, **more)
+    task = build_task(config, tmp_path)
+    # Pictures of 72 x 64: height and width, the square's top and left, its height and width.
+    assert task.subject.fixed([0])["sizes"].tolist() == [[64, 72, 0, 4, 64, 64]]
+    result = train(task, config.trainer, tmp_path)
+    if method == "textual_inversion":
+        assert load_embedding(result.model / "my-cat.safetensors").widths == (32, 32)
+    if method == "lora":
+        fresh = load_model(sdxl)
+        path = result.model / "cat.safetensors"
+        assert any("input_blocks" in key for key in Checkpoint.open(path))
+        found = load_loras(path, adapter_models(fresh), adapter_aliases(fresh))
+        assert found.keys() == {"lora_unet", "lora_te1_text_model", "lora_te2_text_model"}
+
+
+def test_text_encoders_learn_at_a_rate_of_their_own(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    lora = {"text": True, "text_learning_rate": 2.5e-4}
+    task = build_task(settings("lora", tiny_model, cats, lora=lora), tmp_path)
+    assert list(task.modules()) == ["unet", "text_encoder"]
+    assert task.config.trainer.learning_rate_scales == {"text_encoder": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "message"),
+    [
+        ("lora", {"lora": {"targets": "attention"}}, r"lora\.targets"),
+        ("lora", {"lora": {"layout": "diffusers", "kind": "loha"}}, "cannot hold a loha"),
+        ("lora", {"lora": {"rnk": 3}}, "did you mean 'rank'"),
+        ("lora", {"name": "a/b"}, "leave out"),
+        ("textual_inversion", {"placeholder": "my dog"}, "must be one word"),
+        ("hypernetwork", {"hypernetwork": {"layer_structure": (1, 2)}}, "give factors from 1 to 1"),
+        ("dreambooth", {"train_text": True, "lora": {}}, r"train_text is lora\.text"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_line(
+    tiny_model: Path, cats: Path, method: str, more: dict[str, Any], message: str
+) -> None:
+    values = settings(method, tiny_model, cats).model_dump(exclude_none=True) | more
+    with pytest.raises(TrainError, match=message) as caught:
+        parse_config(KINDS[method], values, origin="run.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_initial_word_that_the_model_does_not_know_is_told(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    config = settings("textual_inversion", tiny_model, cats, initial="zebra")
+    with pytest.raises(TrainError, match="initial = 'zebra' is no word that the model knows"):
+        build_task(config, tmp_path)
+
+
+def test_what_the_pictures_show_is_guessed_from_captions_or_the_folders_name(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    nouns = {}
+    for name, captions in (
+        ("rex", ("two dogs under a tree", "black dogs")),
+        ("my_cat-2", ("", "")),
+        ("photos", ("", "")),
+    ):
+        folder = write_pictures(tmp_path / name, captions)
+        task = build_task(settings("lora", tiny_model, folder), tmp_path / f"run-{name}")
+        nouns[name] = (task.config.noun, task.config.instance_prompt, task.config.name)
+    assert nouns == {
+        "rex": ("dogs", "a sks dogs", "dogs"),
+        "my_cat-2": ("cat", "a sks cat", "cat"),
+        "photos": ("", "a sks", "subject"),
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_presets_fill_what_is_left_open_and_nothing_else(
+    tiny_model: Path, cats: Path, method: str
+) -> None:
+    values = {"model": str(tiny_model), "data": {"folder": str(cats)}, "trainer": {"steps": 7}}
+    config = finetune_config(KINDS[method], values, origin="here")
+    preset = PRESETS[method]["scenes"]["trainer"]
+    assert config.trainer.steps == 7
+    assert config.trainer.learning_rate == preset["learning_rate"]
+    assert (config.data.size, config.data.holdout, config.trainer.ema_decay) == (64, 0, 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_is_valid(tiny_model: Path, cats: Path, method: str) -> None:
+    for preset in PRESETS[method].values():
+        values = {"model": str(tiny_model), "data": {"folder": str(cats)}, **preset}
+        parse_config(KINDS[method], values, origin="preset")
+
+
+def test_a_lora_of_dreambooth_takes_the_loras_preset(tiny_model: Path, cats: Path) -> None:
+    values = {"model": str(tiny_model), "data": {"folder": str(cats)}, "lora": {"rank": 2}}
+    config = finetune_config(KINDS["dreambooth"], values, origin="here")
+    assert config.lora.rank == 2
+    assert config.trainer.learning_rate == PRESETS["lora"]["scenes"]["trainer"]["learning_rate"]
