@@ -24,7 +24,8 @@ PANELS = {
     "cat.png": 'txt2img "a cat on a mat" --seed 7 --out cat.png',
     "car.png": 'txt2img "a red car on a road" --seed 3 --out car.png',
     "blue.png": 'img2img car.png "a blue car on a road" --strength 0.6 --seed 3 --out blue.png',
-    "hat.png": 'inpaint cat.png "a cat with a hat on a mat" --mask mask.png --seed 5 --out hat.png',
+    "ball.png": 'inpaint cat.png "a cat next to a red ball" --mask mask.png --seed 5 '
+    "--out ball.png",
     "wide.png": 'outpaint car.png "a red car on a road" --left 48 --right 48 --seed 1 '
     "--out wide.png",
     "large.png": "upscale cat.png --scale 2 --strength 0.4 --seed 7 --out large.png",
@@ -51,7 +52,7 @@ def run(command: str, folder: Path) -> None:
 def draw_all(folder: Path) -> None:
     """Run every command in a folder."""
     mask = Image.new("L", (128, 128))
-    ImageDraw.Draw(mask).ellipse((34, 8, 94, 56), fill=255)
+    ImageDraw.Draw(mask).ellipse((80, 62, 126, 108), fill=255)
     mask.save(folder / "mask.png")
     for command in (*PANELS.values(), *SERIES.values(), GRID):
         run(command, folder)

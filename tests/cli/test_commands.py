@@ -1,9 +1,13 @@
 import json
+import signal
 from pathlib import Path
 
 import pytest
+import typer
 
+from sd_train import TrainResult
 from sdcli.main import run
+from sdcli.training import show_result
 
 
 def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,3 +137,21 @@ def test_bad_training_input_is_one_line_and_exit_code_2(
     told = capsys.readouterr().err.splitlines()
     assert words in told[-1]
     assert not any("Traceback" in line for line in told)
+
+
+def test_a_dry_run_tells_what_the_run_needs_and_trains_nothing(
+    vae_run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert run(["train-vae", str(vae_run_file), "--run", str(folder), "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds_per_step"] > 0
+    assert found["disk"] < found["free_disk"]
+    assert not folder.exists()
+
+
+def test_a_run_that_was_terminated_exits_as_the_shell_expects() -> None:
+    result = TrainResult(status="stopped", step=1, checkpoint=Path("c"), signal=signal.SIGTERM)
+    with pytest.raises(typer.Exit) as ended:
+        show_result(result, None, as_json=False)
+    assert ended.value.exit_code == 143

@@ -42,6 +42,7 @@ class FinetuneOptions:
         ),
     ] = None
     resume: training.Resume = False
+    dry_run: training.DryRun = False
     name: Annotated[
         str | None, typer.Option("--name", help="What the result is called [name].")
     ] = None

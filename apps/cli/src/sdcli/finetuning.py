@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sdcli.errors import CommandError
 from sdcli.finetune_options import FinetuneOptions
 from sdcli.models import locate_model
-from sdcli.training import show_result, trained
+from sdcli.training import rehearsed, show_result, trained
 
 if TYPE_CHECKING:
     from sd_train import FinetuneConfig
@@ -34,6 +34,9 @@ def finetune(
         config = load_toml(FINETUNERS[method], folder / "config.toml", given)
     else:
         config = _begun(method, common.config, given, tables)
+    if common.dry_run:
+        rehearsed(config, folder, as_json=common.json)
+        return
     result = trained(config, folder, resume=common.resume)
     if result.model is None:
         show_result(result, None, as_json=common.json)

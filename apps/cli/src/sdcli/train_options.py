@@ -17,6 +17,14 @@ RunFolder = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the run's latest checkpoint, bit for bit.")
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Do a few steps at full size, tell time, memory and disk that the run needs, and end. "
+        "Latents are encoded and kept.",
+    ),
+]
 Data = Annotated[str | None, typer.Option(help="Folder of captioned pictures [data.folder].")]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps in all [trainer.steps].")]
 BatchSize = Annotated[

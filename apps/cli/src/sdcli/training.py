@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from signal import SIGINT
 from typing import TYPE_CHECKING
 
 import typer
@@ -56,6 +58,15 @@ def reporter() -> Iterator["Reporter"]:
     yield LineReporter(lambda text: stderr.print(text, highlight=False, soft_wrap=True))
 
 
+def rehearsed(settings: "RunConfig", folder: Path, *, as_json: bool) -> None:
+    """Print what a run would need."""
+    from sd_train import rehearse_run
+
+    with reporter() as report:
+        found = rehearse_run(settings, folder, report)
+    show("\n".join(found.lines()), {**asdict(found), "warnings": found.warnings}, as_json=as_json)
+
+
 def trained(settings: "RunConfig", folder: Path, *, resume: bool) -> "TrainResult":
     """Train in a run's folder, showing how far it is; Ctrl-C ends it after the step."""
     from sd_train import run
@@ -73,7 +84,7 @@ def show_result(
 ) -> None:
     """Print how a run ended, and what came of a finished one with `lines` about it by their names.
 
-    Raises `typer.Exit` with 130 for a run that was stopped.
+    Raises `typer.Exit` with 130 for a run that Ctrl-C stopped, 143 for SIGTERM.
     """
     told = lines or {}
     text = f"{result.status} at step {result.step}: {product or result.checkpoint}"
@@ -89,4 +100,4 @@ def show_result(
         as_json=as_json,
     )
     if result.status == "stopped":
-        raise typer.Exit(130)
+        raise typer.Exit(128 + (result.signal or SIGINT))

@@ -1,5 +1,6 @@
 """Writing a file or a folder whole or not at all."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -11,6 +12,8 @@ from sd_checkpoint.errors import CheckpointError
 
 __all__ = ["atomic_path"]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -20,7 +23,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     the rename, and removed when the block raises. The temporary name ends like the target's, so
     writers that go by the suffix work. A reader sees the old file or the new one, never a part; a
     folder that is replaced is absent for an instant between two renames.
-    Raises `CheckpointError` when the place cannot be written to.
+    Raises `CheckpointError` when the place cannot be written to, or is full.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
@@ -35,6 +38,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             _move_into_place(temporary, target)
         except OSError as error:
             raise _cannot_write(target, error) from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _cannot_write(target, error) from error
+        raise
     finally:
         _remove(temporary)
 

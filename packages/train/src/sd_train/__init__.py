@@ -20,8 +20,9 @@ from sd_train.finetune_config import (
     TextualInversionConfig,
 )
 from sd_train.picture_opener import PictureError, open_picture
+from sd_train.rehearsal import Rehearsal
 from sd_train.reporter import LineReporter, Reporter, SilentReporter, StepInfo, TrainResult
-from sd_train.run import build_task, export_run, load_run, run
+from sd_train.run import build_task, export_run, load_run, rehearse_run, run
 from sd_train.settings import load_toml, read_values, save_config
 from sd_train.task import Batch, BatchSource, Task, Validation
 from sd_train.trainer import export, train
@@ -39,6 +40,7 @@ __all__ = [
     "LoraTrainConfig",
     "PictureError",
     "PictureFolder",
+    "Rehearsal",
     "Reporter",
     "SilentReporter",
     "StepInfo",
@@ -59,6 +61,7 @@ __all__ = [
     "load_toml",
     "open_picture",
     "read_values",
+    "rehearse_run",
     "run",
     "save_config",
     "summarise",

@@ -8,16 +8,21 @@ from types import FrameType
 
 
 class StopRequest:
-    """Tells whether someone asked the run to stop."""
+    """Tells whether someone asked the run to stop, and by which signal."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.signal: int | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.signal is not None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Take a signal; a second one interrupts at once."""
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.signal = number
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from sd_checkpoint import atomic_path
+from sd_train.errors import TrainError
 from sd_train.images import save_png
 
 
@@ -30,18 +33,31 @@ class RunLog:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars by name ("train/loss")."""
         line = json.dumps({"step": step, "time": round(time.time(), 1), **values})
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+        with self._writing():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            if self._writer is not None:
+                for name, value in values.items():
+                    self._writer.add_scalar(name, value, step)
 
     def images(self, step: int, images: Mapping[str, Tensor]) -> None:
         """Write uint8 pictures (3, H, W) by name."""
-        for name, image in images.items():
-            save_png(self._samples / f"step-{step:08d}-{name}.png", image)
-            if self._writer is not None:
-                self._writer.add_image(f"validation/{name}", image.numpy(), step)
+        with self._writing():
+            for name, image in images.items():
+                save_png(self._samples / f"step-{step:08d}-{name}.png", image)
+                if self._writer is not None:
+                    self._writer.add_image(f"validation/{name}", image.numpy(), step)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise TrainError(
+                f"cannot write the logs in {self._path.parent}: {reason}; resume the run when that "
+                "is mended"
+            ) from error
 
     def close(self) -> None:
         """Flush and close."""
@@ -54,4 +70,5 @@ def _drop_lines_after(path: Path, step: int) -> None:
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    path.write_text("".join(kept), encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")

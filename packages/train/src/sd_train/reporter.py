@@ -20,12 +20,16 @@ class StepInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """How a run ended, its last checkpoint, and the exported model of a finished run."""
+    """How a run ended, its last checkpoint, and the exported model of a finished run.
+
+    `signal` is the one that stopped it.
+    """
 
     status: Literal["finished", "stopped"]
     step: int
     checkpoint: Path
     model: Path | None = None
+    signal: int | None = None
 
 
 class Reporter(Protocol):

@@ -14,7 +14,9 @@ from sd_train.finetune_config import (
     LoraTrainConfig,
     TextualInversionConfig,
 )
+from sd_train.rehearsal import Rehearsal, rehearse
 from sd_train.reporter import Reporter, SilentReporter, TrainResult
+from sd_train.run_lock import only_trainer
 from sd_train.settings import parse_config, read_values, save_config
 from sd_train.task import Task
 from sd_train.trainer import check_run_folder, export, train
@@ -85,15 +87,29 @@ def run(
     """
     reporter = reporter or SilentReporter()
     check_run_folder(run_folder, resume=resume)
+    with only_trainer(run_folder):
+        task = build_task(config, run_folder, reporter)
+        save_config(task.config, run_folder / "config.toml")
+        return train(task, _loop(task), run_folder, reporter, resume=resume)
+
+
+def rehearse_run(
+    config: RunConfig, run_folder: Path, reporter: Reporter | None = None
+) -> Rehearsal:
+    """Find out what a run costs by a few of its steps; nothing is written but the caches.
+
+    Raises as `run`.
+    """
     task = build_task(config, run_folder, reporter)
-    save_config(task.config, run_folder / "config.toml")
-    return train(task, _loop(task), run_folder, reporter, resume=resume)
+    return rehearse(task, _loop(task), run_folder)
 
 
-def export_run(config: RunConfig, run_folder: Path, folder: Path) -> Path:
-    """Export the latest checkpoint of a run, going on or not; return the checkpoint."""
+def export_run(
+    config: RunConfig, run_folder: Path, folder: Path, reporter: Reporter | None = None
+) -> Path:
+    """Export the latest whole checkpoint of a run, going on or not; return the checkpoint."""
     task = build_task(config, run_folder)
-    return export(task, _loop(task), run_folder, folder)
+    return export(task, _loop(task), run_folder, folder, reporter)
 
 
 def load_run(run_folder: Path) -> RunConfig:

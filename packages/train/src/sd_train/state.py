@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from sd_checkpoint import Checkpoint, atomic_path, load_into, load_json, save_js
 from sd_train.config import TrainerConfig
 from sd_train.ema import Ema
 from sd_train.errors import TrainError
+from sd_train.manifest import damage_of, write_manifest
 from sd_train.optim import build_optimizer
 from sd_train.precision import grad_scaler
 
@@ -63,6 +64,13 @@ class TrainState:
             save_safetensors(temporary / "ema.safetensors", self._averages())
             save_safetensors(temporary / "optimizer.safetensors", self._optimizer_tensors())
             save_json(temporary / "state.json", progress)
+            write_manifest(temporary)
+
+    def num_bytes(self) -> int:
+        """Return how many bytes a checkpoint has, about."""
+        weights = (t for module in self.modules.values() for t in module.state_dict().values())
+        every = (*weights, *self._averages().values(), *self._optimizer_tensors().values())
+        return sum(tensor.numel() * tensor.element_size() for tensor in every)
 
     def load(self, folder: Path) -> None:
         """Take up the state of a checkpoint; raise TrainError where it belongs to another run."""
@@ -158,7 +166,29 @@ def latest_checkpoint(run_folder: Path) -> Path:
     return found[-1]
 
 
-def remove_old_checkpoints(run_folder: Path, keep_last: int) -> None:
-    """Remove all but the last checkpoints of a run."""
-    for folder in list_checkpoints(run_folder)[:-keep_last]:
+def newest_whole_checkpoint(run_folder: Path, tell: Callable[[str], None]) -> Path:
+    """Return the checkpoint with the highest step that is not damaged, and tell of those that are.
+
+    Raises TrainError when there is none.
+    """
+    latest_checkpoint(run_folder)
+    for folder in reversed(list_checkpoints(run_folder)):
+        damage = damage_of(folder)
+        if damage is None:
+            return folder
+        tell(f"{folder} is damaged and passed over: {damage}")
+    raise TrainError(f"every checkpoint of {run_folder} is damaged; begin the run anew")
+
+
+def remove_leftovers(run_folder: Path) -> None:
+    """Remove what a process that was killed within a save has left; none other may be in there."""
+    for folder in (run_folder / "checkpoints").glob(".*-step-*"):
         shutil.rmtree(folder)
+
+
+def remove_old_checkpoints(run_folder: Path, keep_last: int) -> None:
+    """Remove all but the last checkpoints of a run, each at once: a part of one is none."""
+    for folder in list_checkpoints(run_folder)[:-keep_last]:
+        gone = folder.with_name(f".old-{folder.name}")
+        folder.rename(gone)
+        shutil.rmtree(gone)

@@ -16,12 +16,15 @@ from sd_train.logs import RunLog
 from sd_train.optim import lr_scale, set_learning_rate
 from sd_train.precision import autocast
 from sd_train.reporter import Reporter, SilentReporter, StepInfo, TrainResult, format_scalars
+from sd_train.run_lock import only_trainer
 from sd_train.seeds import derive_seed, generator_for
 from sd_train.state import (
     TrainState,
     checkpoint_folder,
     latest_checkpoint,
     list_checkpoints,
+    newest_whole_checkpoint,
+    remove_leftovers,
     remove_old_checkpoints,
 )
 from sd_train.stream import BatchStream
@@ -42,18 +45,27 @@ def train(
 
     A stopped run has a checkpoint; with `resume` it goes on from the latest one, on CPU bit for bit
     as if it had never stopped. A finished run is exported to `run_folder/model`.
-    Raises TrainError where there is nothing to resume, something in the way, or the loss diverges.
+    A checkpoint that is damaged is passed over for an older one, and told. Raises TrainError where
+    there is nothing to resume, something in the way, another process in the folder, or the loss
+    diverges.
     """
-    with torch.random.fork_rng():
+    with only_trainer(run_folder), torch.random.fork_rng():
         return Trainer(task, config, run_folder, reporter or SilentReporter()).run(resume)
 
 
-def export(task: Task, config: TrainerConfig, run_folder: Path, folder: Path) -> Path:
-    """Export the averaged weights of a run's latest checkpoint; return that checkpoint."""
+def export(
+    task: Task,
+    config: TrainerConfig,
+    run_folder: Path,
+    folder: Path,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Export the averaged weights of a run's latest whole checkpoint; return that checkpoint."""
     state = TrainState(task.modules(), config)
-    checkpoint = latest_checkpoint(run_folder)
+    reporter = reporter or SilentReporter()
+    checkpoint = newest_whole_checkpoint(run_folder, reporter.message)
     state.load(checkpoint)
-    Trainer(task, config, run_folder, SilentReporter(), state).export(folder)
+    Trainer(task, config, run_folder, reporter, state).export(folder)
     return checkpoint
 
 
@@ -82,6 +94,7 @@ class Trainer:
         self.reporter = reporter
         self.state = state or TrainState(task.modules(), config)
         self.skipped = 0
+        self.saved: int | None = None
         self.seconds_per_step = 0.0
 
     def run(self, resume: bool) -> TrainResult:
@@ -101,9 +114,9 @@ class Trainer:
                 self.reporter.started(state.step, config.steps)
                 recent: list[Mapping[str, Tensor]] = []
                 while state.step < config.steps and not stop.asked:
-                    recent.append(self._step(stream))
+                    recent.append(self.step(stream))
                     self._after_step(log, recent)
-                return self._end(log)
+                return self._end(log, stop.signal)
         finally:
             stream.close()
             log.close()
@@ -115,15 +128,17 @@ class Trainer:
 
     def _begin(self, resume: bool) -> None:
         check_run_folder(self.run_folder, resume=resume)
+        remove_leftovers(self.run_folder)
         if resume:
-            checkpoint = latest_checkpoint(self.run_folder)
+            checkpoint = newest_whole_checkpoint(self.run_folder, self.reporter.message)
             self.state.load(checkpoint)
+            self.saved = self.state.step
             self.reporter.message(f"going on from {checkpoint}")
         self.run_folder.mkdir(parents=True, exist_ok=True)
         for module in self.state.modules.values():
             module.train()
 
-    def _step(self, stream: BatchStream) -> Mapping[str, Tensor]:
+    def step(self, stream: BatchStream) -> Mapping[str, Tensor]:
         """Do one optimizer step; return detached scalars, means over the accumulated batches."""
         began = time.perf_counter()
         state, config = self.state, self.config
@@ -205,11 +220,13 @@ class Trainer:
         if step < config.steps and config.save_every and step % config.save_every == 0:
             self._save()
 
-    def _end(self, log: RunLog) -> TrainResult:
+    def _end(self, log: RunLog, stopped_by: int | None) -> TrainResult:
         step = self.state.step
         checkpoint = self._save()
         if step < self.config.steps:
-            result = TrainResult(status="stopped", step=step, checkpoint=checkpoint)
+            result = TrainResult(
+                status="stopped", step=step, checkpoint=checkpoint, signal=stopped_by
+            )
         else:
             self._validate(log)
             model = self.run_folder / "model"
@@ -220,7 +237,10 @@ class Trainer:
 
     def _save(self) -> Path:
         folder = checkpoint_folder(self.run_folder, self.state.step)
+        if self.saved == self.state.step:
+            return folder  # replacing it would leave none for an instant
         self.state.save(folder)
+        self.saved = self.state.step
         remove_old_checkpoints(self.run_folder, self.config.keep_last)
         return folder
 

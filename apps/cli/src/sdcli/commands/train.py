@@ -7,11 +7,13 @@ import typer
 
 from sdcli.errors import CommandError
 from sdcli.options import AsJson
+from sdcli.progress import note
 from sdcli.results import show
 from sdcli.train_options import (
     BatchSize,
     Data,
     Device,
+    DryRun,
     LearningRate,
     Precision,
     Resume,
@@ -23,7 +25,7 @@ from sdcli.train_options import (
     parse_settings,
     trainer_overrides,
 )
-from sdcli.training import show_result, trained
+from sdcli.training import rehearsed, show_result, trained
 
 if TYPE_CHECKING:
     from sd_train import DenoiserTrainConfig, TextBindConfig, VAETrainConfig
@@ -35,6 +37,7 @@ def train_vae(
     config: RunFile = None,
     run: RunFolder = Path("runs/vae"),
     resume: Resume = False,
+    dry_run: DryRun = False,
     data: Data = None,
     init_from: Annotated[
         str | None, typer.Option(help="Folder of an autoencoder to go on from [init_from].")
@@ -65,13 +68,14 @@ def train_vae(
         **trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
         **parse_settings(setting),
     }
-    _run(VAETrainConfig, config, run, overrides, resume=resume, as_json=json)
+    _run(VAETrainConfig, config, run, overrides, resume=resume, dry_run=dry_run, as_json=json)
 
 
 def train(
     config: RunFile = None,
     run: RunFolder = Path("runs/unet"),
     resume: Resume = False,
+    dry_run: DryRun = False,
     data: Data = None,
     vae: Annotated[str | None, typer.Option(help="The autoencoder's folder [vae].")] = None,
     train_text_encoder: Annotated[
@@ -100,13 +104,14 @@ def train(
         **trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
         **parse_settings(setting),
     }
-    _run(DenoiserTrainConfig, config, run, overrides, resume=resume, as_json=json)
+    _run(DenoiserTrainConfig, config, run, overrides, resume=resume, dry_run=dry_run, as_json=json)
 
 
 def train_text(
     config: RunFile = None,
     run: RunFolder = Path("runs/text"),
     resume: Resume = False,
+    dry_run: DryRun = False,
     data: Annotated[
         str | None, typer.Option(help="Folder whose captions are learnt from [data].")
     ] = None,
@@ -131,7 +136,7 @@ def train_text(
         **trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
         **parse_settings(setting),
     }
-    _run(TextBindConfig, config, run, overrides, resume=resume, as_json=json)
+    _run(TextBindConfig, config, run, overrides, resume=resume, dry_run=dry_run, as_json=json)
 
 
 def export(
@@ -140,9 +145,9 @@ def export(
     json: AsJson = False,
 ) -> None:
     """Write a run's latest checkpoint, its averaged weights, as a model."""
-    from sd_train import export_run, load_run
+    from sd_train import LineReporter, export_run, load_run
 
-    checkpoint = export_run(load_run(run), run, folder)
+    checkpoint = export_run(load_run(run), run, folder, LineReporter(note))
     show(f"{folder}: {checkpoint}", {"model": folder, "checkpoint": checkpoint}, as_json=json)
 
 
@@ -153,6 +158,7 @@ def _run(
     overrides: dict[str, object],
     *,
     resume: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     from sd_train import load_toml
@@ -160,5 +166,8 @@ def _run(
     if config is None and not resume:
         raise CommandError("no run file given: name a TOML file, such as recipes/scenes-vae.toml")
     settings = load_toml(kind, config or folder / "config.toml", overrides)
+    if dry_run:
+        rehearsed(settings, folder, as_json=as_json)
+        return
     result = trained(settings, folder, resume=resume)
     show_result(result, result.model, as_json=as_json)

@@ -1,0 +1,129 @@
+"""What a run would cost, found out by a few of its steps: time, memory and disk."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sd_train.config import TrainerConfig
+from sd_train.reporter import SilentReporter
+from sd_train.state import TrainState
+from sd_train.stream import BatchStream
+from sd_train.task import Task
+from sd_train.trainer import Trainer
+
+_NUM_STEPS = 3  # the first one is slow: memory is taken, kernels are chosen
+_TIGHT = 0.9  # of the memory: what else needs some is not counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rehearsal:
+    """Seconds a step and for all of them, and bytes.
+
+    `peak_memory` is the most that was held at once, of `memory`: the GPU's, or the process' of the
+    machine's. `disk` is what the run's checkpoints need while one is written, of `free_disk`.
+    """
+
+    num_parameters: int
+    seconds_per_step: float
+    seconds: float
+    peak_memory: int
+    memory: int
+    disk: int
+    free_disk: int
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What will not go well, a line each."""
+        lines = []
+        if self.peak_memory > _TIGHT * self.memory:
+            lines.append(
+                f"memory is tight: {_told(self.peak_memory)} of {_told(self.memory)}; lower "
+                "trainer.batch_size and raise trainer.accumulate"
+            )
+        if self.disk > self.free_disk:
+            lines.append(
+                f"the disk is too small: {_told(self.disk)} of checkpoints, "
+                f"{_told(self.free_disk)} free; lower trainer.keep_last or choose another folder"
+            )
+        return tuple(lines)
+
+    def lines(self) -> Iterator[str]:
+        """Say it all, a line each, the warnings last."""
+        hours, minutes = divmod(round(self.seconds / 60), 60)
+        yield f"{self.num_parameters:,} parameters learn"
+        yield f"{self.seconds_per_step:.2f} s a step, {hours} h {minutes:02} min in all"
+        yield f"{_told(self.peak_memory)} of {_told(self.memory)} memory at most"
+        yield f"{_told(self.disk)} of {_told(self.free_disk)} free disk for checkpoints"
+        yield from (f"warning: {line}" for line in self.warnings)
+
+
+def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
+    """Do a few real steps at full size and write nothing; the task's modules are not as before.
+
+    Raises what a step raises, such as torch's own error where memory does not suffice.
+    """
+    with torch.random.fork_rng():
+        state = TrainState(task.modules(), config)
+        trainer = Trainer(task, config, run_folder, SilentReporter(), state)
+        if state.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(state.device)
+        for module in state.modules.values():
+            module.train()
+        stream = BatchStream(
+            task.source,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            position=0,
+            num_workers=config.num_workers,
+        )
+        try:
+            seconds = min([_timed(trainer, stream) for _ in range(_NUM_STEPS)][1:])
+        finally:
+            stream.close()
+    peak, memory = _memory(state.device)
+    return Rehearsal(
+        num_parameters=sum(parameter.numel() for parameter in state.parameters),
+        seconds_per_step=seconds,
+        seconds=seconds * config.steps,
+        peak_memory=peak,
+        memory=memory,
+        disk=state.num_bytes() * (config.keep_last + 1),
+        free_disk=shutil.disk_usage(_existing(run_folder)).free,
+    )
+
+
+def _timed(trainer: Trainer, stream: BatchStream) -> float:
+    began = time.perf_counter()
+    trainer.step(stream)
+    if trainer.state.device.type == "cuda":
+        torch.cuda.synchronize(trainer.state.device)
+    return time.perf_counter() - began
+
+
+def _memory(device: torch.device) -> tuple[int, int]:
+    """Return the most bytes that were held at once, and how many there are."""
+    if device.type == "cuda":
+        whole = torch.cuda.get_device_properties(device).total_memory
+        return torch.cuda.max_memory_allocated(device), whole
+    import resource  # not on every system
+
+    # In KiB, but on a Mac in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return held, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.resolve().parents) if path.exists())
+
+
+def _told(num_bytes: int) -> str:
+    if num_bytes < 1e9:
+        return f"{num_bytes / 1e6:.0f} MB"
+    return f"{num_bytes / 1e9:.1f} GB"
