@@ -11,10 +11,12 @@ from torch import Tensor
 from sd_pipeline import load_model, save_model
 from sd_train import SilentReporter, TextBindConfig, TrainError, export_run, load_run, run, train
 from sd_train.settings import parse_config
-from sd_train.tasks.binding import TextBindTask, build_binding_task, moved
+from sd_train.tasks.binding import TextBindTask, Words, build_binding_task, moved
 from tests.tiny_model import tiny_parts
 
-CAPTIONS = ("a black cat on a mat", "two black dogs under a tree", "a cat", "a black mat", "a tree")
+CAPTIONS = (
+    "a black cat on a mat", "two dogs under a tree", "a night cat", "a black mat", "a night mat",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +60,14 @@ def said_of(task: TextBindTask, noun: int, first: str, second: str) -> Tensor:
 def test_what_a_modifier_says_moves_to_the_next_word(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
-    config = settings(model, data, modifiers=["black", "two"])
+    config = settings(model, data, modifiers=["black", "night"])
     task = build_binding_task(config)
     with torch.no_grad():
-        before = said_of(task, 2, "a black cat", "a two cat").norm()
+        before = said_of(task, 2, "a black cat", "a night cat").norm()
         begun = task.validate().scalars["left"]
     train(task, config.trainer, tmp_path / "run", SilentReporter())
     with torch.no_grad():
-        after = said_of(task, 2, "a black cat", "a two cat").norm()
+        after = said_of(task, 2, "a black cat", "a night cat").norm()
         ended = task.validate().scalars["left"]
     assert begun == pytest.approx(1.0, abs=1e-5)
     assert ended < 0.5
@@ -86,27 +88,48 @@ def test_only_the_text_encoder_is_another(model: Path, data: Path, tmp_path: Pat
     assert any(not torch.equal(theirs[key], value) for key, value in ours.items())
 
 
-def test_a_modifiers_state_moves_and_no_other_changes() -> None:
-    states = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [5.0, 0.0], [0.0, 2.0]]])
-    modifies = torch.tensor([[False, True, False, False]])
-    neutral = torch.tensor([0.0, 1.0])
-    wanted = moved(states, modifies, neutral, carried=1.0, kept=0.0)
-    assert torch.equal(wanted[0, [0, 3]], states[0, [0, 3]])
-    assert torch.allclose(wanted[0, 1], torch.tensor([0.0, 4.0])), "neutral, as long as before"
-    assert torch.allclose(wanted[0, 2] / wanted[0, 2, 0], torch.tensor([1.0, 3 / 5]))
-    assert torch.allclose(wanted.norm(dim=-1), states.norm(dim=-1))
-    half = moved(states, modifies, neutral, carried=0.0, kept=1.0)
-    assert torch.allclose(half, states), "all is kept and nothing carried"
+BLACK, TWO, UNDER, A, CAT, TREE = range(6)
+
+
+def moved_states(token_ids: list[int], **values: float) -> tuple[Tensor, Tensor]:
+    """Return the states (T, 6) of words, each a direction of its own, and those that are wanted."""
+    words = Words(
+        modifiers=torch.tensor([BLACK]),
+        pointers=torch.tensor([TWO, UNDER]),
+        skipped=torch.tensor([A]),
+        neutral=torch.zeros(6),
+        pointing=torch.zeros(6),
+    )
+    ids = torch.tensor([token_ids])
+    states = 3.0 * torch.eye(6)[ids]
+    config = settings(Path("model"), Path("data"), **values)
+    return states[0], moved(states, ids, words, config)[0]
+
+
+def test_what_is_said_goes_to_the_next_thing_past_other_words() -> None:
+    states, wanted = moved_states([TWO, BLACK, CAT, UNDER, A, TREE], carried=1.0, pointed=0.5)
+    directions = wanted / wanted.max(-1, keepdim=True).values
+    cat, tree = directions[2], directions[5]
+    assert (cat[CAT], cat[BLACK], cat[TWO], cat[UNDER]) == pytest.approx((1.0, 1.0, 0.5, 0.0))
+    assert (tree[TREE], tree[UNDER], tree[BLACK], tree[A]) == pytest.approx((1.0, 0.5, 0.0, 0.0))
+    assert torch.allclose(wanted.norm(dim=-1), states.norm(dim=-1)), "as long as before"
+    assert torch.equal(wanted[[0, 3, 4]], states[[0, 3, 4]]), "what points stays as it is"
+
+
+def test_all_may_be_kept_and_nothing_carried() -> None:
+    states, wanted = moved_states([BLACK, CAT, UNDER, TREE], carried=0.0, pointed=0.0, kept=1.0)
+    assert torch.allclose(wanted, states)
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"modifiers": []}, "modifiers is empty"),
+        ({"modifiers": []}, "are empty"),
         ({"modifiers": ["zebra"]}, "'zebra' is not one token"),
         ({"modifiers": ["under two"]}, "not one token"),
         ({"holdout": 20}, "not more than holdout"),
-        ({"modifiers": ["night"]}, "no caption"),
+        ({"modifiers": ["sky"]}, "no caption"),
+        ({"pointers": ["sky"]}, "one of the pointers"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line(

@@ -11,23 +11,29 @@ class TextBindConfig(Settings):
     """Teach a model's text encoder to say of each thing what the words before it say of it.
 
     `model` is a model's folder, `data` one of captioned pictures, of which the captions alone are
-    read. `modifiers` are words that say something of the next one. `carried` of what such a word
-    says goes into the state of the next, and `kept` of it stays. `holdout` captions, evenly spaced,
-    are kept for validation.
+    read. `modifiers` are words that say something of the next thing, such as its colour: `carried`
+    of what such a word says goes into the state of the thing's word, and `kept` of it stays.
+    `pointers` say how a thing stands to what was said before, such as "under", or how many there
+    are: they stay as they are, and `pointed` of what they say goes into the thing's state, too.
+    `skipped` are words that may stand before a thing and say nothing, such as "the". Every other
+    word ends what is carried on. `holdout` captions, evenly spaced, are kept for validation.
     """
 
     method: Literal["text_binding"] = "text_binding"
     trainer: TrainerConfig
     model: str
     data: str
-    modifiers: tuple[str, ...]
+    modifiers: tuple[str, ...] = ()
+    pointers: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     carried: Annotated[float, Field(ge=0, le=2)] = 0.7
+    pointed: Annotated[float, Field(ge=0, le=2)] = 0.5
     kept: Annotated[float, Field(ge=0, le=1)] = 0.3
     holdout: Count = 256
     export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
 
     @model_validator(mode="after")
     def _says_something(self) -> "TextBindConfig":
-        if not self.modifiers:
-            raise ValueError('modifiers is empty; name words such as "red", which say how one is')
+        if not self.modifiers and not self.pointers:
+            raise ValueError('modifiers and pointers are empty; name words, such as "red"')
         return self

@@ -9,13 +9,14 @@ encoder says what the words mean, and the encoder learns states in which the flo
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from sd_pipeline import Parts, load_model, save_model
-from sd_textenc import TextTower
+from sd_textenc import TextTower, Tokenizer
 from sd_train.binding_config import TextBindConfig
 from sd_train.data_check import find_pictures
 from sd_train.errors import TrainError
@@ -24,6 +25,8 @@ from sd_train.reporter import Reporter, SilentReporter
 from sd_train.task import Batch, Validation
 
 _NUM_FOR_MEAN = 2048
+WordIds = tuple[Tensor, Tensor, Tensor]
+"""The ids of modifiers, of pointers and of words that are skipped."""
 
 
 class CaptionSource:
@@ -44,11 +47,25 @@ class CaptionSource:
         return {"token_ids": self.training[list(indices)]}
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """What the words of captions do, by their ids; `neutral` and `pointing` are states (D,).
+
+    These are what the modifiers, and what the pointers have in common, which says nothing.
+    """
+
+    modifiers: Tensor
+    pointers: Tensor
+    skipped: Tensor
+    neutral: Tensor
+    pointing: Tensor
+
+
 class TextBindTask:
-    """Trains a text encoder towards its own states with the modifiers' moved to the next word."""
+    """Trains a text encoder towards its own states with what is said of a thing in the thing's."""
 
     def __init__(
-        self, parts: Parts, source: CaptionSource, modifiers: Tensor, config: TextBindConfig
+        self, parts: Parts, source: CaptionSource, ids: WordIds, config: TextBindConfig
     ) -> None:
         assert isinstance(parts.text_encoder, TextTower)
         self.parts = parts
@@ -57,8 +74,14 @@ class TextBindTask:
         self.encoder = parts.text_encoder.requires_grad_(True).train()
         self.teacher = copy.deepcopy(parts.text_encoder).requires_grad_(False).eval()
         self.device = next(self.encoder.parameters()).device
-        self.modifiers = modifiers.to(self.device)
-        self.neutral = self._neutral()
+        modifiers, pointers, skipped = (each.to(self.device) for each in ids)
+        self.words = Words(
+            modifiers=modifiers,
+            pointers=pointers,
+            skipped=skipped,
+            neutral=self._mean_state(modifiers),
+            pointing=self._mean_state(pointers),
+        )
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Name what learns."""
@@ -84,58 +107,57 @@ class TextBindTask:
     def _errors(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean squared errors of the encoder's states and of the teacher's."""
         states = self.encoder.encode_tokens(token_ids).hidden_states.float()
-        plain, wanted = self._wanted(token_ids)
+        with torch.no_grad():
+            plain = self.teacher.encode_tokens(token_ids).hidden_states.float()
+            wanted = moved(plain, token_ids, self.words, self.config)
         ends = (token_ids == self.encoder.tokenizer.eos_token_id).int()
         spoken = ends.cumsum(1) - ends == 0  # the first end included
         error, before = ((one - wanted).square()[spoken].mean() for one in (states, plain))
         return error, before
 
     @torch.no_grad()
-    def _wanted(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the teacher's states (B, T, D), and those that are wanted."""
-        plain = self.teacher.encode_tokens(token_ids).hidden_states.float()
-        modifies = torch.isin(token_ids, self.modifiers)
-        wanted = moved(
-            plain, modifies, self.neutral, carried=self.config.carried, kept=self.config.kept
-        )
-        return plain, wanted
-
-    @torch.no_grad()
-    def _neutral(self) -> Tensor:
-        """Return the modifiers' mean state (D,): what they have in common says nothing."""
+    def _mean_state(self, ids: Tensor) -> Tensor:
+        """Return the mean state (D,) of some words in the captions."""
         token_ids = self.source.training[:_NUM_FOR_MEAN].to(self.device)
         states = self.teacher.encode_tokens(token_ids).hidden_states.float()
-        return states[torch.isin(token_ids, self.modifiers)].mean(0)
+        return states[torch.isin(token_ids, ids)].mean(0)
 
 
-def moved(
-    states: Tensor, modifies: Tensor, neutral: Tensor, *, carried: float, kept: float
-) -> Tensor:
-    """Move what modifiers say, `states` (B, T, D) less `neutral` (D,), to the word after them.
+def moved(states: Tensor, token_ids: Tensor, words: Words, config: TextBindConfig) -> Tensor:
+    """Return states (B, T, D) in which what is said of a thing is in the state of the thing's word.
 
-    `modifies` (B, T) tells which they are. `carried` of it goes to the next word, and `kept` stays.
-    Each changed state is as long as it was, for an encoder ends in a norm.
+    `token_ids` (B, T) are the words. Each changed state is as long as it was, for an encoder ends
+    in a norm.
     """
-    marked = modifies[..., None]
-    said = torch.where(marked, states - neutral, 0.0)
-    wanted = torch.where(marked, neutral + kept * said, states)
-    wanted[:, 1:] += carried * said[:, :-1]
+    modifies, points, skips = (
+        torch.isin(token_ids, ids)[..., None]
+        for ids in (words.modifiers, words.pointers, words.skipped)
+    )
+    said = states - words.neutral
+    carried = torch.where(modifies, config.carried * said, 0.0)
+    carried = torch.where(points, config.pointed * (states - words.pointing), carried)
+    wanted = torch.where(modifies, words.neutral + config.kept * said, states)
+    passing = modifies | points | skips
+    load = torch.zeros_like(states[:, 0])
+    for place in range(states.shape[1]):
+        on = passing[:, place]
+        wanted[:, place] += torch.where(on, 0.0, load)
+        load = torch.where(on, load + carried[:, place], 0.0)
     before, after = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (states, wanted))
     same_length: Tensor = wanted * (before / after)
     return same_length
 
 
 def build_binding_task(config: TextBindConfig, reporter: Reporter | None = None) -> TextBindTask:
-    """Load the model and the captions; raises TrainError where a modifier is not one token."""
+    """Load the model and the captions; raises TrainError where a word is not one token."""
     reporter = reporter or SilentReporter()
     parts = load_model(Path(config.model))
     if not isinstance(parts.text_encoder, TextTower):
         raise TrainError(f"model {config.model!r} has two text encoders; only one can be taught")
     tokenizer = parts.text_encoder.tokenizer
-    ids = [tokenizer.tokenize(word) for word in config.modifiers]
-    several = [word for word, tokens in zip(config.modifiers, ids, strict=True) if len(tokens) != 1]
-    if several:
-        raise TrainError(f"the modifier {several[0]!r} is not one token of the model; leave it out")
+    ids = tuple(
+        _ids(tokenizer, words) for words in (config.modifiers, config.pointers, config.skipped)
+    )
     captions = [entry.caption for entry in find_pictures(config.data).entries]
     if len(captions) <= config.holdout:
         raise TrainError(
@@ -143,9 +165,18 @@ def build_binding_task(config: TextBindConfig, reporter: Reporter | None = None)
             f"{config.holdout}; add pictures or lower holdout"
         )
     source = CaptionSource(tokenizer(captions), config.holdout)
-    modifiers = torch.tensor([tokens[0] for tokens in ids])
-    if not torch.isin(source.training[:_NUM_FOR_MEAN], modifiers).any():
-        raise TrainError(f"no caption of {config.data!r} has one of the modifiers; name others")
+    for name, each in zip(("modifiers", "pointers"), ids, strict=False):
+        if len(each) and not torch.isin(source.training[:_NUM_FOR_MEAN], each).any():
+            raise TrainError(f"no caption of {config.data!r} has one of the {name}; name others")
     reporter.message(f"{len(source)} captions to learn from, {len(source.held_out)} held out")
     parts.text_encoder.to(resolve_device(config.trainer.device))
-    return TextBindTask(parts, source, modifiers, config)
+    modifiers, pointers, skipped = ids
+    return TextBindTask(parts, source, (modifiers, pointers, skipped), config)
+
+
+def _ids(tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
+    tokens = {word: tokenizer.tokenize(word) for word in words}
+    several = [word for word, ids in tokens.items() if len(ids) != 1]
+    if several:
+        raise TrainError(f"the word {several[0]!r} is not one token of the model; leave it out")
+    return torch.tensor([ids[0] for ids in tokens.values()], dtype=torch.long)
