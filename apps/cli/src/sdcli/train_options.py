@@ -1,11 +1,13 @@
 """Options that the commands which train share, and the settings that they stand for."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sdcli.errors import CommandError
+from sdcli.options import AsJson
 
 RunFile = Annotated[
     Path | None,
@@ -40,6 +42,36 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting as section.name=value; may be repeated."),
 ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """What every command that trains from nothing is told."""
+
+    resume: Resume = False
+    dry_run: DryRun = False
+    steps: Steps = None
+    batch_size: BatchSize = None
+    learning_rate: LearningRate = None
+    seed: Seed = None
+    device: Device = None
+    precision: Precision = None
+    setting: Set = None
+    json: AsJson = False
+
+    def values(self) -> dict[str, object]:
+        """Return what is given by the names of the settings; raises as `parse_settings`."""
+        return {
+            **trainer_overrides(
+                self.steps,
+                self.batch_size,
+                self.learning_rate,
+                self.seed,
+                self.device,
+                self.precision,
+            ),
+            **parse_settings(self.setting),
+        }
 
 
 def trainer_overrides(

@@ -6,25 +6,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from sdcli.errors import CommandError
+from sdcli.grouping import grouped
 from sdcli.options import AsJson
 from sdcli.progress import note
 from sdcli.results import show
-from sdcli.train_options import (
-    BatchSize,
-    Data,
-    Device,
-    DryRun,
-    LearningRate,
-    Precision,
-    Resume,
-    RunFile,
-    RunFolder,
-    Seed,
-    Set,
-    Steps,
-    parse_settings,
-    trainer_overrides,
-)
+from sdcli.train_options import Data, RunFile, RunFolder, TrainOptions
 from sdcli.training import rehearsed, show_result, trained
 
 if TYPE_CHECKING:
@@ -33,11 +19,11 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT", "VAETrainConfig", "DenoiserTrainConfig", "TextBindConfig")
 
 
+@grouped
 def train_vae(
+    common: TrainOptions,
     config: RunFile = None,
     run: RunFolder = Path("runs/vae"),
-    resume: Resume = False,
-    dry_run: DryRun = False,
     data: Data = None,
     init_from: Annotated[
         str | None, typer.Option(help="Folder of an autoencoder to go on from [init_from].")
@@ -49,14 +35,6 @@ def train_vae(
             help="Keep the encoder and its latents as they are [decoder_only].",
         ),
     ] = None,
-    steps: Steps = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    setting: Set = None,
-    json: AsJson = False,
 ) -> None:
     """Train the autoencoder on a folder of pictures."""
     from sd_train import VAETrainConfig
@@ -65,17 +43,16 @@ def train_vae(
         "data.folder": data,
         "init_from": init_from,
         "decoder_only": decoder_only,
-        **trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
-        **parse_settings(setting),
+        **common.values(),
     }
-    _run(VAETrainConfig, config, run, overrides, resume=resume, dry_run=dry_run, as_json=json)
+    _run(VAETrainConfig, config, run, overrides, common)
 
 
+@grouped
 def train(
+    common: TrainOptions,
     config: RunFile = None,
     run: RunFolder = Path("runs/unet"),
-    resume: Resume = False,
-    dry_run: DryRun = False,
     data: Data = None,
     vae: Annotated[str | None, typer.Option(help="The autoencoder's folder [vae].")] = None,
     train_text_encoder: Annotated[
@@ -85,14 +62,6 @@ def train(
             help="Train the text encoder along, or keep it as it is [text.train].",
         ),
     ] = None,
-    steps: Steps = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    setting: Set = None,
-    json: AsJson = False,
 ) -> None:
     """Train the UNet, with the text encoder frozen or trained along."""
     from sd_train import DenoiserTrainConfig
@@ -101,31 +70,22 @@ def train(
         "data.folder": data,
         "vae": vae,
         "text.train": train_text_encoder,
-        **trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
-        **parse_settings(setting),
+        **common.values(),
     }
-    _run(DenoiserTrainConfig, config, run, overrides, resume=resume, dry_run=dry_run, as_json=json)
+    _run(DenoiserTrainConfig, config, run, overrides, common)
 
 
+@grouped
 def train_text(
+    common: TrainOptions,
     config: RunFile = None,
     run: RunFolder = Path("runs/text"),
-    resume: Resume = False,
-    dry_run: DryRun = False,
     data: Annotated[
         str | None, typer.Option(help="Folder whose captions are learnt from [data].")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Folder of the model whose encoder is taught [model].")
     ] = None,
-    steps: Steps = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    seed: Seed = None,
-    device: Device = None,
-    precision: Precision = None,
-    setting: Set = None,
-    json: AsJson = False,
 ) -> None:
     """Teach a small model's text encoder to keep a colour with its thing, from captions alone."""
     from sd_train import TextBindConfig
@@ -133,10 +93,9 @@ def train_text(
     overrides = {
         "data": data,
         "model": model,
-        **trainer_overrides(steps, batch_size, learning_rate, seed, device, precision),
-        **parse_settings(setting),
+        **common.values(),
     }
-    _run(TextBindConfig, config, run, overrides, resume=resume, dry_run=dry_run, as_json=json)
+    _run(TextBindConfig, config, run, overrides, common)
 
 
 def export(
@@ -156,18 +115,15 @@ def _run(
     config: Path | None,
     folder: Path,
     overrides: dict[str, object],
-    *,
-    resume: bool,
-    dry_run: bool,
-    as_json: bool,
+    common: TrainOptions,
 ) -> None:
     from sd_train import load_toml
 
-    if config is None and not resume:
+    if config is None and not common.resume:
         raise CommandError("no run file given: name a TOML file, such as recipes/scenes-vae.toml")
     settings = load_toml(kind, config or folder / "config.toml", overrides)
-    if dry_run:
-        rehearsed(settings, folder, as_json=as_json)
+    if common.dry_run:
+        rehearsed(settings, folder, as_json=common.json)
         return
-    result = trained(settings, folder, resume=resume)
-    show_result(result, result.model, as_json=as_json)
+    result = trained(settings, folder, resume=common.resume)
+    show_result(result, result.model, as_json=common.json)
