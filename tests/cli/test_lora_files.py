@@ -1,108 +1,35 @@
 """`sdcli lora`: info, convert, merge, extract and resize, as a user meets them."""
 
 import json
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sd_pipeline import Parts, save_model
 from sd_textenc import DualTextEncoder, train_tokenizer
 from sd_unet import UNet, UNetConfig
-from sdcli.main import run
+from tests.cli.loras import (
+    ATTENTION,
+    HEADER,
+    LAYER,
+    LINEAR,
+    PLACES,
+    RESNET,
+    TEXT,
+    TEXT_2,
+    UNET,
+    additions,
+    changed,
+    header,
+    sdcli,
+    told,
+    write,
+)
 from tests.textenc.towers import clip_config, open_clip_config, tower
 from tests.tiny_model import CAPTIONS, tiny_parts
-
-UNET = "unet/diffusion_pytorch_model.safetensors"
-TEXT, TEXT_2 = "text_encoder/model.safetensors", "text_encoder_2/model.safetensors"
-ATTENTION = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
-RESNET = "down_blocks.0.resnets.0.conv1"
-LAYER = "text_model.encoder.layers.0.self_attn.q_proj"
-# kohya's name of each, the shape of its weight, and where that is in a model's folder
-PLACES = {
-    f"lora_unet_{ATTENTION.replace('.', '_')}": ((64, 64), UNET, f"{ATTENTION}.weight"),
-    f"lora_unet_{RESNET.replace('.', '_')}": ((32, 32, 3, 3), UNET, f"{RESNET}.weight"),
-    f"lora_te_{LAYER.replace('.', '_')}": ((32, 32), TEXT, f"{LAYER}.weight"),
-}
-LINEAR = next(iter(PLACES))
-TO_DIFFUSERS = ("--layout", "diffusers", "--model", "model")
-HEADER = {
-    "ss_sd_model_name": "tiny.safetensors",
-    "ss_training_comment": "by hand",
-    "ss_network_dim": "4",
-    "ss_network_args": '{"conv_dim": 4}',
-    "ss_tag_frequency": json.dumps({"cats": 300 * "x"}),
-    "sshs_model_hash": "0" * 64,
-}
-
-
-def sdcli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = run([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
-    """Run a command of `sdcli lora` that must do, and return what it says as JSON."""
-    code, out, err = sdcli(capsys, "lora", *arguments, "--json")
-    assert code == 0, err
-    document = json.loads(out)
-    assert isinstance(document, dict)
-    return document
-
-
-def write(
-    path: Path,
-    seed: int,
-    *,
-    rank: int = 4,
-    alpha: float = 4.0,
-    dtype: torch.dtype = torch.float32,
-    metadata: Mapping[str, str] | None = None,
-) -> Path:
-    """Write a LoRA of kohya's layout for the tiny model."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for name, ((out, *into), *_) in PLACES.items():
-        ones = [1] * (len(into) - 1)
-        for part, shape in (("down", (rank, *into)), ("up", (out, rank, *ones))):
-            numbers = torch.randn(shape, generator=generator) / 3
-            tensors[f"{name}.lora_{part}.weight"] = numbers.to(dtype)
-        tensors[f"{name}.alpha"] = torch.tensor(alpha)
-    save_file(tensors, path, dict(HEADER if metadata is None else metadata))
-    return path
-
-
-def additions(path: Path) -> dict[str, Tensor]:
-    """Restate what each layer of a file of kohya's layout adds to its weight."""
-    tensors, found = load_file(path), {}
-    for name in {key.partition(".")[0] for key in tensors}:
-        up, down = (tensors[f"{name}.lora_{part}.weight"].float() for part in ("up", "down"))
-        scale = tensors[f"{name}.alpha"] / len(down)
-        found[name] = (up.flatten(1) @ down.flatten(1) * scale).reshape(len(up), *down.shape[1:])
-    return found
-
-
-def header(path: Path) -> dict[str, str]:
-    with safe_open(path, "pt") as file:
-        return dict(file.metadata())
-
-
-def changed(folder: Path, copy: Path, changes: Mapping[str, Mapping[str, Tensor]]) -> Path:
-    """Copy a model's folder with something added to some of its tensors."""
-    shutil.copytree(folder, copy)
-    for file, added in changes.items():
-        tensors = load_file(copy / file)
-        for key, tensor in added.items():
-            tensors[key] = tensors[key] + tensor
-        save_file(tensors, copy / file, {"format": "pt"})
-    return copy
 
 
 @pytest.fixture(scope="module")
@@ -343,111 +270,3 @@ def test_sdxl_has_the_names_of_kohyas_files_in_both_towers_and_back(
         for key in fused:
             assert torch.allclose(fused[key], wanted[key], atol=1e-4), key
             assert key in added or torch.equal(fused[key], wanted[key])
-
-
-def test_nothing_is_replaced_unless_told_and_a_source_never(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file, out = write(tmp_path / "a.safetensors", 1), write(tmp_path / "b.safetensors", 2)
-    before = out.read_bytes()
-    cases: list[list[object]] = [
-        ["convert", file, out, "--layout", "kohya"],
-        ["merge", file, "--out", out],
-        ["resize", file, "--out", out, "--rank", 1],
-        ["extract", "one", "other", "--out", out, "--rank", 1],
-    ]
-    for arguments in cases:
-        code, _, err = sdcli(capsys, "lora", *arguments)
-        assert code == 2
-        assert "exists; name another place or add --overwrite" in err
-        assert out.read_bytes() == before
-    code, _, err = sdcli(capsys, "lora", "resize", out, "--out", out, "--rank", 1, "--overwrite")
-    assert code == 2
-    assert "is a source itself" in err
-    assert out.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["info", "gone.safetensors"], "gone.safetensors"),
-        (["info", "model.safetensors"], "holds no LoRA"),
-        (["convert", "a.safetensors", "out.safetensors", "--layout", "web"], "kohya or diffusers"),
-        (["convert", "a.safetensors", "out.pt", "--layout", "kohya"], "is a .safetensors"),
-        (
-            [*("convert", "other.safetensors", "out.safetensors"), *TO_DIFFUSERS],
-            "1 layers are not the model's; name one that the LoRA was made for: lora_unet_other",
-        ),
-        (["merge", "a.safetensors:nan", "--out", "out.safetensors"], "give a number, such as 0.8"),
-        (
-            ["merge", "a.safetensors", "--out", "out", "--into", "model", "--rank", "1"],
-            "leave them out, or --into",
-        ),
-        (
-            ["merge", "other.safetensors", "--out", "out", "--into", "model"],
-            "are no LoRA's of the models given",
-        ),
-        (["resize", "a.safetensors", "--out", "out.safetensors"], "give a rank, or the share"),
-        (["resize", "a.safetensors", "--out", "out.safetensors", "--energy", "2"], "energy 2"),
-        (
-            ["resize", "a.safetensors", "--out", "out.safetensors", "--rank", "1", "--dtype", "f"],
-            "--dtype is 'f'; it must be keep, fp32, fp16, bf16",
-        ),
-        (["resize", "spoilt.safetensors", "--out", "out.safetensors", "--rank", "1"], "spoilt"),
-        (
-            ["extract", "model", "model", "--out", "out.safetensors", "--rank", "1"],
-            "no linear or convolution of the two models differs",
-        ),
-        (
-            ["extract", "a", "b", "--out", "c.safetensors", "--rank", "1", "--parts", "vae"],
-            "--parts is 'vae'; it must be unet, text, or unet,text",
-        ),
-    ],
-)
-def test_what_cannot_be_done_is_one_line_and_writes_nothing(
-    tiny_model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    words: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model").symlink_to(tiny_model)
-    write(tmp_path / "a.safetensors", 1)
-    save_file({"conv.weight": torch.ones(2)}, tmp_path / "model.safetensors")
-    parts = {"lora_down.weight": torch.ones(1, 4), "lora_up.weight": torch.ones(4, 1)}
-    for name, factor in (("other", 1.0), ("spoilt", torch.nan)):
-        tensors = {f"lora_unet_{name}.{part}": factor * tensor for part, tensor in parts.items()}
-        save_file(tensors, tmp_path / f"{name}.safetensors")
-    files = set(tmp_path.iterdir())
-    code, out, err = sdcli(capsys, "lora", *arguments)
-    assert code == 2
-    assert not out
-    assert words in err
-    assert err.startswith("sdcli: ")
-    assert len(err.strip().splitlines()) == 1
-    assert set(tmp_path.iterdir()) == files
-
-
-def test_numbers_too_large_for_a_type_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    parts = {"lora_down.weight": torch.ones(1, 4), "lora_up.weight": 1e6 * torch.ones(4, 1)}
-    save_file({f"lora_unet_a.{part}": tensor for part, tensor in parts.items()}, file)
-    flags = ["--layout", "kohya", "--dtype", "fp16"]
-    code, _, err = sdcli(capsys, "lora", "convert", file, out, *flags)
-    assert code == 2
-    assert "numbers up to 1e+06, too large for torch.float16" in err
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("command", ["info", "convert", "merge", "extract", "resize"])
-def test_every_command_explains_every_flag(
-    capsys: pytest.CaptureFixture[str], command: str
-) -> None:
-    code, out, _ = sdcli(capsys, "lora", command, "--help")
-    assert code == 0
-    assert "--json" in out
-    assert ("--overwrite" in out) == (command != "info")

@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from sdcli import options
-from sdcli import train_options as training
 from sdcli.errors import CommandError
+from sdcli.train_options import TrainOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FinetuneOptions:
+class FinetuneOptions(TrainOptions):
     """What all four are told."""
 
     config: Annotated[
@@ -41,8 +40,6 @@ class FinetuneOptions:
             "model. [default: runs/METHOD-IMAGES]",
         ),
     ] = None
-    resume: training.Resume = False
-    dry_run: training.DryRun = False
     name: Annotated[
         str | None, typer.Option("--name", help="What the result is called [name].")
     ] = None
@@ -85,17 +82,9 @@ class FinetuneOptions:
             help="Save memory for time [gradient_checkpointing].",
         ),
     ] = None
-    steps: training.Steps = None
-    batch_size: training.BatchSize = None
-    learning_rate: training.LearningRate = None
-    seed: training.Seed = None
-    device: training.Device = None
-    precision: training.Precision = None
-    setting: training.Set = None
-    json: options.AsJson = False
 
     def values(self) -> dict[str, object]:
-        """Return what is given by the names of the settings."""
+        """Return what is given by the names of the settings; raises as `TrainOptions.values`."""
         return {
             "data.folder": self.images,
             "model": self.model,
@@ -106,15 +95,8 @@ class FinetuneOptions:
             "captions": self.captions,
             "data.holdout": self.holdout,
             "gradient_checkpointing": self.gradient_checkpointing,
-            **training.trainer_overrides(
-                self.steps,
-                self.batch_size,
-                self.learning_rate,
-                self.seed,
-                self.device,
-                self.precision,
-            ),
-            **training.parse_settings(self.setting),
+            # super() needs the class that slots=True has replaced.
+            **TrainOptions.values(self),
         }
 
 

@@ -46,7 +46,7 @@ Set = Annotated[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOptions:
-    """What every command that trains from nothing is told."""
+    """What every command that trains is told."""
 
     resume: Resume = False
     dry_run: DryRun = False
@@ -60,9 +60,12 @@ class TrainOptions:
     json: AsJson = False
 
     def values(self) -> dict[str, object]:
-        """Return what is given by the names of the settings; raises as `parse_settings`."""
+        """Return what is given by the names of the settings.
+
+        Raises `CommandError` for a `--set` of the wrong form.
+        """
         return {
-            **trainer_overrides(
+            **_trainer(
                 self.steps,
                 self.batch_size,
                 self.learning_rate,
@@ -70,11 +73,11 @@ class TrainOptions:
                 self.device,
                 self.precision,
             ),
-            **parse_settings(self.setting),
+            **_parsed(self.setting),
         }
 
 
-def trainer_overrides(
+def _trainer(
     steps: int | None,
     batch_size: int | None,
     learning_rate: float | None,
@@ -93,7 +96,7 @@ def trainer_overrides(
     }
 
 
-def parse_settings(settings: list[str] | None) -> dict[str, object]:
+def _parsed(settings: list[str] | None) -> dict[str, object]:
     """Read `section.name=value` pairs; a value is TOML where it can be, else a string."""
     import tomllib
 
