@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from interrupted import PROCESSES, STEPS, go_on, killed
+from interrupted import PROCESSES, STEPS, go_on, killed, killed_saving
 from toy import Recorder, ToyTask, assert_same_checkpoint, config
 
 from sd_checkpoint import CheckpointError
@@ -32,15 +32,19 @@ def test_a_hundred_kills_lose_no_step_that_was_saved(tmp_path: Path, straight: P
     random, folder = Random(0), tmp_path / "run"
     last, inside = 0, 0
     for number in range(100):
-        in_save = number % 3 == 0
-        killed(folder, random.uniform(0.05, 0.2), 0.05 if in_save else 0.0)
+        if number % 3 == 0:
+            killed_saving(folder, random.randint(1, 3))
+        elif number % 3 == 1:
+            killed_saving(folder, 1, after=random.uniform(0.0, 0.1))
+        else:
+            killed(folder, random.uniform(0.05, 0.2))
         inside += bool(list((folder / "checkpoints").glob(".tmp-*")))
         steps = [int(one.name.removeprefix("step-")) for one in list_checkpoints(folder)]
         assert max(steps, default=0) >= last
         assert all(damage_of(one) is None for one in list_checkpoints(folder))
         last = max(steps, default=0)
     assert last > 0
-    assert inside >= 15, "many of them died inside a save"
+    assert inside >= 34, "a third of them died inside a save"
     ended = go_on(folder)
     assert ended.step == STEPS
     assert not list((folder / "checkpoints").glob(".*-step-*")), "and left nothing"
@@ -97,7 +101,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(
     tmp_path: Path, straight: Path
 ) -> None:
     folder = tmp_path / "run"
-    killed(folder, 0.5)
+    killed_saving(folder, 3)
     before = latest_checkpoint(folder)
     size = (before / "optimizer.safetensors").stat().st_size
     with PROCESSES.Pool(1) as pool, pytest.raises(CheckpointError, match="cannot write"):
