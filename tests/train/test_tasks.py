@@ -17,6 +17,7 @@ from sd_train.images import to_float
 from sd_train.seeds import generator_for
 from sd_train.settings import load_toml
 from sd_train.tasks.vae import LatentStatistics, build_vae_task, psnr
+from sd_unet import DiT
 
 COLOURS = ("red", "blue", "white")
 TRAINER = {
@@ -191,6 +192,47 @@ def test_a_denoiser_run_exports_a_whole_model(
     assert parts.text_encoder.tokenizer.check("a green square").unknown == ("green",)
     assert parts.unet.config.sample_size * parts.vae.config.downsampling == 32
     assert load_json(result.model / "unet/config.json")["cross_attention_dim"] == 16
+
+
+DIT_FIELDS = {"channels": 16, "num_layers": 3, "num_heads": 2}
+
+
+@pytest.mark.parametrize("more", [{}, {"long_skips": True}, {"conditioning": "adaln"}])
+def test_a_diffusion_transformer_trains_stops_goes_on_and_is_exported(
+    pictures: Path, vae_folder: Path, tmp_path: Path, more: dict[str, object]
+) -> None:
+    unet = {"preset": "scenes", "fields": DIT_FIELDS | more}
+    config = _denoiser_config(pictures, vae_folder, arch="dit", unet=unet)
+    straight = run(config, tmp_path / "straight")
+    run(config, tmp_path / "run", Recorder(2))
+    settings = load_toml(DenoiserTrainConfig, tmp_path / "run/config.toml")
+    resumed = run(settings, tmp_path / "run", resume=True)
+    assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
+    assert resumed.model is not None
+    network = load_model(resumed.model).unet
+    assert isinstance(network, DiT)
+    assert network.modulation_out.weight.any(), "what began as zero has learnt"
+    assert (tmp_path / "run/samples").is_dir()
+
+
+def test_a_run_goes_on_from_an_exported_transformer(
+    pictures: Path, vae_folder: Path, tmp_path: Path
+) -> None:
+    unet = {"preset": "scenes", "fields": DIT_FIELDS}
+    first = run(_denoiser_config(pictures, vae_folder, arch="dit", unet=unet), tmp_path / "first")
+    assert first.model is not None
+    begun = str(first.model / "unet")
+    config = _denoiser_config(pictures, vae_folder, arch="dit", init_from=begun)
+    assert isinstance(build_denoiser_task(config).unet, DiT)
+    other = _denoiser_config(pictures, vae_folder, init_from=begun)
+    with pytest.raises(TrainError, match="holds a DiT, but arch = 'unet'"):
+        build_denoiser_task(other)
+
+
+def test_a_unets_field_is_no_transformers(pictures: Path, vae_folder: Path) -> None:
+    config = _denoiser_config(pictures, vae_folder, arch="dit")
+    with pytest.raises(TrainError, match=r"unet\.fields\.block_out_channels is not a setting"):
+        build_denoiser_task(config)
 
 
 def test_latents_are_encoded_once_and_equal_fresh_ones(

@@ -118,13 +118,13 @@ def _hollow(model: "Model") -> "Parts":
     from sd_checkpoint import skeleton
     from sd_pipeline import Parts
     from sd_textenc import DualTextEncoder, build_text_encoder
-    from sd_unet import UNet
+    from sd_unet import build_backbone
     from sd_vae import AutoencoderKL
 
     with skeleton():
         towers = [build_text_encoder(text.config, text.tokenizer) for text in model.texts]
         return Parts(
-            unet=UNet(model.unet.config),
+            unet=build_backbone(model.unet.config),
             vae=AutoencoderKL(model.vae.config),
             text_encoder=DualTextEncoder(*towers) if len(towers) == 2 else towers[0],
             scheduler=model.scheduler,

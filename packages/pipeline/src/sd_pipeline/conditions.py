@@ -166,7 +166,7 @@ def _picked(encoded: Conditioning, rows: Sequence[int], dtype: torch.dtype) -> C
 
 def _with_sizes(parts: Parts, record: Record, text: Conditioning, *, guided: bool) -> Conditions:
     """Add what SDXL's UNets are told beside the text's states; others are told those alone."""
-    if parts.unet.config.projection_input_dim is None:
+    if not parts.unet.config.takes_sizes:
         return Conditions(hidden_states=text.hidden_states, added=None)
     assert text.pooled is not None
     num_sizes = parts.unet.config.num_sizes(text.pooled.shape[-1])

@@ -22,7 +22,7 @@ from sd_pipeline.families import FAMILIES, Family, Tower, task_of_pipeline
 from sd_pipeline.model import Model, Part, TextPart, cast, renamed
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import CLIPTextConfig, Tokenizer
-from sd_unet import UNetConfig
+from sd_unet import BackboneConfig, DiTConfig, backbone_config
 from sd_vae import AutoencoderKL, VAEConfig
 
 WEIGHTS, TEXT_WEIGHTS = "diffusion_pytorch_model", "model"
@@ -78,9 +78,9 @@ def stem_of(part: str) -> str:
     return TEXT_WEIGHTS if part.startswith("text") else WEIGHTS
 
 
-def open_unet(folder: Path, *, variant: str | None = None) -> Part[UNetConfig]:
-    """Read a UNet's folder."""
-    config = UNetConfig.from_diffusers(load_part_config(folder / "config.json"))
+def open_unet(folder: Path, *, variant: str | None = None) -> Part[BackboneConfig]:
+    """Read the folder of a UNet, or of a DiT by its config's class name."""
+    config = backbone_config(load_part_config(folder / "config.json"))
     weights = open_weights(folder, WEIGHTS, variant)
     return Part(config=config, tensors=weights, what=str(folder))
 
@@ -217,13 +217,15 @@ def _index(model: Model, family: Family, scheduler: str) -> dict[str, Any]:
         architecture = text.config.to_diffusers()["architectures"][0]
         encoders[tower.folder] = ["transformers", architecture]
         encoders[tower.tokenizer] = ["transformers", "CLIPTokenizer"]
+    # diffusers has no text-to-image pipeline of such a network, and says so of its class.
+    dit = isinstance(model.unet.config, DiTConfig)
     index: dict[str, Any] = {
         "_class_name": family.pipelines[model.task],
         "_diffusers_version": _DIFFUSERS_VERSION,
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
         "scheduler": ["diffusers", scheduler],
-        "unet": ["diffusers", "UNet2DConditionModel"],
+        "unet": ["sd_unet", "DiT"] if dit else ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
     if family.name.startswith("sdxl"):

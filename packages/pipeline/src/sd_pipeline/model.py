@@ -11,7 +11,7 @@ from sd_checkpoint import release
 from sd_pipeline.families import FAMILIES, Family, task_of_channels
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import CLIPTextConfig, OpenCLIPTextConfig, Tokenizer
-from sd_unet import UNetConfig
+from sd_unet import BackboneConfig
 from sd_vae import VAEConfig
 
 Config = TypeVar("Config")
@@ -52,7 +52,7 @@ class Model:
     (SDXL). `family` and `task` are told from the parts.
     """
 
-    unet: Part[UNetConfig]
+    unet: Part[BackboneConfig]
     vae: Part[VAEConfig]
     texts: tuple[TextPart, ...]
     scheduler: Scheduler
@@ -86,9 +86,9 @@ class Model:
         return task_of_channels(self.unet.config.in_channels, self.vae.config.latent_channels)
 
 
-def family_of(unet: UNetConfig, texts: tuple[Any, ...]) -> Family:
+def family_of(unet: BackboneConfig, texts: tuple[Any, ...]) -> Family:
     """Tell the family of networks by their architecture."""
-    if unet.addition_time_embed_dim is not None:
+    if unet.takes_sizes:
         return FAMILIES["sdxl" if len(texts) > 1 else "sdxl-refiner"]
     return FAMILIES["sd2" if isinstance(texts[0], OpenCLIPTextConfig) else "sd1"]
 

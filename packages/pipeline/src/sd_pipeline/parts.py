@@ -13,7 +13,7 @@ from sd_pipeline.folder import open_text, open_unet, open_vae, write_folder
 from sd_pipeline.model import Model, Part, TextPart, family_of
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import DualTextEncoder, TextTower, build_text_encoder
-from sd_unet import UNet, UNetConfig
+from sd_unet import Backbone, BackboneConfig, build_backbone
 from sd_vae import AutoencoderKL, VAEConfig
 
 
@@ -24,7 +24,7 @@ class Parts:
     `zeros_for_empty` is as in `Model`.
     """
 
-    unet: UNet
+    unet: Backbone
     vae: AutoencoderKL
     text_encoder: TextTower | DualTextEncoder
     scheduler: Scheduler
@@ -70,10 +70,10 @@ def build(model: Model, *, dtype: torch.dtype = torch.float32) -> Parts:
     )
 
 
-def build_unet(part: Part[UNetConfig], *, dtype: torch.dtype = torch.float32) -> UNet:
-    """Make a UNet and fill it."""
+def build_unet(part: Part[BackboneConfig], *, dtype: torch.dtype = torch.float32) -> Backbone:
+    """Make a UNet, or a DiT, and fill it."""
     with skeleton():
-        unet = UNet(part.config)
+        unet = build_backbone(part.config)
     _fill(unet, part.tensors, part.what, dtype)
     return unet
 
@@ -101,7 +101,7 @@ def unfit_keys(model: Model) -> list[str]:
     """List, a line a part, the tensors that a model lacks or has too many, reading none of them."""
     with skeleton():
         wanted: list[tuple[str, Mapping[str, Tensor], Mapping[str, Tensor]]] = [
-            (model.unet.what, UNet(model.unet.config).state_dict(), model.unet.tensors),
+            (model.unet.what, build_backbone(model.unet.config).state_dict(), model.unet.tensors),
             (model.vae.what, AutoencoderKL(model.vae.config).state_dict(), model.vae.tensors),
         ]
         for text in model.texts:
@@ -151,8 +151,8 @@ def load_vae(folder: Path, *, dtype: torch.dtype = torch.float32) -> Autoencoder
     return build_vae(open_vae(folder), dtype=dtype)
 
 
-def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32) -> UNet:
-    """Read a UNet's folder; raises `CheckpointError` when a file is missing or broken."""
+def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32) -> Backbone:
+    """Read a UNet's or a DiT's folder; raises `CheckpointError` when a file is missing or bad."""
     return build_unet(open_unet(folder), dtype=dtype)
 
 

@@ -112,9 +112,9 @@ def _require_parts(checkpoint: Checkpoint, family: Family, path: Path) -> None:
 
 def _unet(
     checkpoint: Checkpoint, stated: _Stated, scheduler: Scheduler
-) -> Part[sd_unet.UNetConfig]:
+) -> Part[sd_unet.BackboneConfig]:
     if "unet" in stated.configs:
-        config = sd_unet.UNetConfig.from_diffusers(stated.configs["unet"])
+        config = sd_unet.backbone_config(stated.configs["unet"])
     else:
         large = stated.family.name == "sd2" and scheduler.diffusion.prediction == "v"
         config = sd_unet.config_from_ldm(
@@ -189,7 +189,9 @@ def told_prediction(checkpoint: Checkpoint, family: Family) -> tuple[str, str]:
     return "v", "SD 2.x for 768 px predicts v; the file itself does not say"
 
 
-def _averages(checkpoint: Checkpoint, config: sd_unet.UNetConfig) -> Mapping[str, Tensor] | None:
+def _averages(
+    checkpoint: Checkpoint, config: sd_unet.BackboneConfig
+) -> Mapping[str, Tensor] | None:
     """Find the UNet's running averages, whose keys are LDM's without their dots."""
     if not any(key.startswith(f"{EMA_PREFIX}diffusion_model") for key in checkpoint):
         return None

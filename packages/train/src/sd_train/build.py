@@ -19,10 +19,21 @@ from sd_train.seeds import derive_seed
 from sd_train.settings import build_network_config, field_values
 from sd_train.tasks.denoiser import DenoiserTask
 from sd_train.text import build_text_encoder
-from sd_unet import UNet, UNetConfig, scenes, sd15
+from sd_unet import (
+    Backbone,
+    DiT,
+    DiTConfig,
+    UNetConfig,
+    build_backbone,
+    dit_scenes,
+    dit_xl_2,
+    scenes,
+    sd15,
+)
 from sd_vae import AutoencoderKL
 
-PRESETS = {"sd15": sd15, "scenes": scenes}
+UNETS = {"sd15": sd15, "scenes": scenes}
+DITS = {"xl2": dit_xl_2, "scenes": dit_scenes}
 
 
 def build_denoiser_task(
@@ -63,7 +74,7 @@ def build_denoiser_task(
     return DenoiserTask(parts, DenoiserSource(folder, latents, table), config)
 
 
-def _unet(config: DenoiserTrainConfig, vae: AutoencoderKL, encoder: TextTower) -> UNet:
+def _unet(config: DenoiserTrainConfig, vae: AutoencoderKL, encoder: TextTower) -> Backbone:
     joints = {
         "in_channels": vae.config.latent_channels,
         "out_channels": vae.config.latent_channels,
@@ -71,13 +82,22 @@ def _unet(config: DenoiserTrainConfig, vae: AutoencoderKL, encoder: TextTower) -
     }
     if config.init_from:
         unet = load_unet(Path(config.init_from)).requires_grad_(True)
+        if isinstance(unet, DiT) != (config.arch == "dit"):
+            raise TrainError(
+                f"init_from = {config.init_from!r} holds a {type(unet).__name__}, but "
+                f"arch = {config.arch!r}; make them one"
+            )
     else:
         sample_size = (config.data.crop or config.data.size) // vae.config.downsampling
         fields = {"sample_size": sample_size, **joints, **config.unet.fields}
-        network = build_network_config(UNetConfig, PRESETS, config.unet.preset, fields, at="unet")
+        network: UNetConfig | DiTConfig
+        if config.arch == "dit":
+            network = build_network_config(DiTConfig, DITS, config.unet.preset, fields, at="unet")
+        else:
+            network = build_network_config(UNetConfig, UNETS, config.unet.preset, fields, at="unet")
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(config.trainer.seed, "init", 0))
-            unet = UNet(network)
+            unet = build_backbone(network)
     for name, wanted in joints.items():
         if getattr(unet.config, name) != wanted:
             raise TrainError(

@@ -192,6 +192,8 @@ class SampleSettings(Settings):
 class DenoiserTrainConfig(Settings):
     """A run of `train`: the UNet, with the text encoder frozen or trained along.
 
+    With `arch = "dit"` a diffusion transformer stands in its place; `unet` holds its preset (xl2,
+    scenes) and fields, and whatever else reads the run is none the wiser.
     `vae` is the autoencoder's folder; `attention` one of `sd_ops.ATTENTION_BACKENDS`.
     """
 
@@ -199,6 +201,7 @@ class DenoiserTrainConfig(Settings):
     data: DataConfig
     vae: str
     text: TextSettings
+    arch: Literal["unet", "dit"] = "unet"
     unet: Architecture = Architecture(preset="sd15")
     schedule: ScheduleSettings = ScheduleSettings()
     objective: ObjectiveSettings = ObjectiveSettings()

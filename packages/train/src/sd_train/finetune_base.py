@@ -60,7 +60,7 @@ class Base(Generic[ConfigT]):
             safe = "fp32" if parts.vae.config.force_upcast and precision == "fp16" else precision
             latents = posteriors(parts.vae, folder, safe, cache, self.reporter)
         table = text_table(parts.text_encoder, texts, cache, self.reporter, live=live)
-        sizes = None if parts.unet.config.projection_input_dim is None else told_sizes(folder)
+        sizes = told_sizes(folder) if parts.unet.config.takes_sizes else None
         return DenoiserSource(folder, latents, table, sizes)
 
     def drawing(self) -> AbstractContextManager[object]:

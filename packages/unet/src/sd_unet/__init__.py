@@ -1,7 +1,10 @@
-"""The text-conditioned latent UNet of Stable Diffusion."""
+"""Denoisers of latents told by text: the UNet of Stable Diffusion, and a diffusion transformer."""
 
+from sd_unet.backbones import Backbone, BackboneConfig, backbone_config, build_backbone
 from sd_unet.conditions import AddedConditions
 from sd_unet.config import UNetConfig, scenes, sd15, sd21, sdxl, sdxl_refiner
+from sd_unet.dit import DiT
+from sd_unet.dit_config import DiTConfig, dit_scenes, dit_xl_2
 from sd_unet.errors import UNetConfigError, UNetInputError
 from sd_unet.keymap import ldm_key_map
 from sd_unet.ldm_config import config_from_ldm
@@ -11,11 +14,19 @@ from sd_unet.unet import UNet
 
 __all__ = [
     "AddedConditions",
+    "Backbone",
+    "BackboneConfig",
+    "DiT",
+    "DiTConfig",
     "UNet",
     "UNetConfig",
     "UNetConfigError",
     "UNetInputError",
+    "backbone_config",
+    "build_backbone",
     "config_from_ldm",
+    "dit_scenes",
+    "dit_xl_2",
     "ldm_key_map",
     "perturbed_attention",
     "scenes",

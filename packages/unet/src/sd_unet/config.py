@@ -88,6 +88,11 @@ class UNetConfig:
         return len(self.block_out_channels)
 
     @property
+    def takes_sizes(self) -> bool:
+        """Whether the network wants pooled text and sizes, as SDXL's do."""
+        return self.projection_input_dim is not None
+
+    @property
     def time_embed_dim(self) -> int:
         """The width of the timestep's embedding."""
         return 4 * self.block_out_channels[0]

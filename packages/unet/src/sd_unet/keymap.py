@@ -1,7 +1,9 @@
 """The key names of the original latent-diffusion layout (LDM) <-> ours."""
 
 from sd_checkpoint import AnyRule, KeyMap, Rule, beneath
+from sd_unet.backbones import BackboneConfig
 from sd_unet.config import UNetConfig, sd15
+from sd_unet.dit_config import DiTConfig
 
 _RESNET = (
     Rule("in_layers.0.{}", "norm1.{}"),
@@ -26,13 +28,16 @@ _ADDITION = (
 )
 
 
-def ldm_key_map(config: UNetConfig | None = None) -> KeyMap:
+def ldm_key_map(config: BackboneConfig | None = None) -> KeyMap:
     """Return the map from LDM's names, below ``model.diffusion_model.``, to ours.
 
     LDM numbers its blocks straight through, so the map depends on the architecture: SD 1.x, 2.x
-    and their variants of more input channels share the default one.
+    and their variants of more input channels share the default one. LDM has no DiT: ours keeps its
+    names there.
     """
     config = config or sd15()
+    if isinstance(config, DiTConfig):
+        return KeyMap((Rule("{*}", "{*}"),))
     addition = () if config.projection_input_dim is None else _ADDITION
     return KeyMap((*_ENDS, *addition, *_down(config), *_middle(), *_up(config)))
 

@@ -6,15 +6,17 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
+from sd_unet.backbones import Backbone
+from sd_unet.dit import DiT, DiTBlock
 from sd_unet.errors import UNetInputError
 from sd_unet.transformer import Attention, TransformerBlock
-from sd_unet.unet import UNet
 
 _BLOCKS = {"mid": "mid_block", "down": "down_blocks", "up": "up_blocks"}
+_DIT_BLOCKS = "transformer_blocks"
 
 
 @contextmanager
-def perturbed_attention(unet: UNet, layers: Sequence[str], num_rows: int) -> Iterator[None]:
+def perturbed_attention(unet: Backbone, layers: Sequence[str], num_rows: int) -> Iterator[None]:
     """Perturb the self-attention of `layers` for the last `num_rows` rows of each batch.
 
     Ahn et al., "Perturbed-Attention Guidance", arXiv 2403.17377, section 4.2: the identity stands
@@ -30,26 +32,30 @@ def perturbed_attention(unet: UNet, layers: Sequence[str], num_rows: int) -> Ite
         yield
 
 
-def self_attentions(unet: UNet, layers: Sequence[str]) -> Mapping[str, Attention]:
+def self_attentions(unet: Backbone, layers: Sequence[str]) -> Mapping[str, Attention]:
     """Return the self-attentions of some layers, by their module names.
 
     A layer is mid, down or up, or a part of one by its module name: from down_blocks.1 to
-    up_blocks.1.attentions.0.transformer_blocks.0.attn1. Raises `UNetInputError` where one has none.
+    up_blocks.1.attentions.0.transformer_blocks.0.attn1. In a DiT, which has no such parts, mid is
+    the block in the middle. Raises `UNetInputError` where a layer has none.
     """
     found = {
         f"{name}.attn1": module.attn1
         for name, module in unet.named_modules()
-        if isinstance(module, TransformerBlock)
+        if isinstance(module, TransformerBlock | DiTBlock)
     }
+    names = _BLOCKS
+    if isinstance(unet, DiT):
+        names = {"mid": f"{_DIT_BLOCKS}.{len(unet.transformer_blocks) // 2}"}
     chosen: dict[str, Attention] = {}
     for layer in layers:
-        within = f"{_BLOCKS.get(layer, layer)}."
+        within = f"{names.get(layer, layer)}."
         part = {name: found[name] for name in found if f"{name}.".startswith(within)}
         if not part:
-            blocks = dict.fromkeys(name.partition(".attentions.")[0] for name in found)
+            places = (name.removesuffix(".attn1").partition(".attentions.")[0] for name in found)
             raise UNetInputError(
-                f"layer {layer!r} has no self-attention in this UNet: choose mid, down, up, or of "
-                f"{', '.join(blocks)}"
+                f"layer {layer!r} has no self-attention in this UNet: choose {', '.join(names)}, "
+                f"or of {', '.join(dict.fromkeys(places))}"
             )
         chosen |= part
     return chosen

@@ -55,6 +55,10 @@ def train(
     run: RunFolder = Path("runs/unet"),
     data: Data = None,
     vae: Annotated[str | None, typer.Option(help="The autoencoder's folder [vae].")] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="The denoiser: unet, or dit for a diffusion transformer [arch]."),
+    ] = None,
     train_text_encoder: Annotated[
         bool | None,
         typer.Option(
@@ -69,6 +73,7 @@ def train(
     overrides = {
         "data.folder": data,
         "vae": vae,
+        "arch": arch,
         "text.train": train_text_encoder,
         **common.values(),
     }

@@ -14,16 +14,16 @@ from sd_train.latents import DenoiserSource
 from sd_train.precision import EXPORT_DTYPES
 from sd_train.task import Batch, Validation
 from sd_train.tasks.denoising import Denoising
-from sd_unet import UNet
+from sd_unet import Backbone
 
 _COLUMNS = 4
 
 
 class DenoiserTask:
-    """Trains a UNet, and the text encoder along with it if so configured."""
+    """Trains a UNet or DiT, and the text encoder along with it if so configured."""
 
     def __init__(self, parts: Parts, source: DenoiserSource, config: DenoiserTrainConfig) -> None:
-        self.unet: UNet = parts.unet
+        self.unet: Backbone = parts.unet
         assert isinstance(parts.text_encoder, TextTower)  # two towers are not trained from nothing
         self.text_encoder = parts.text_encoder
         self.vae = parts.vae

@@ -137,7 +137,7 @@ class Denoising:
 
     def _with_sizes(self, text: Conditioning, sizes: Tensor | None) -> Conditions:
         added = None
-        if self.parts.unet.config.projection_input_dim is not None:
+        if self.parts.unet.config.takes_sizes:
             assert text.pooled is not None
             assert sizes is not None
             added = AddedConditions(pooled=text.pooled.to(self.dtype), sizes=sizes)
