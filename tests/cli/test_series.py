@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sd_pipeline import read_metadata
 from sdcli.errors import CommandError
 from sdcli.main import run
 from sdcli.prompt_lines import PromptLine, read_lines
@@ -159,6 +160,13 @@ def test_a_grid_is_labelled_and_its_pictures_are_those_of_the_settings(
     sheet = Image.open(out / "grid-00001.png")
     assert sheet.width > 2 * 64
     assert sheet.height > 4 * 64
+    told = read_metadata(out / "grid-00001.png")
+    assert told.settings["Script"] == "X/Y/Z plot"
+    assert (told.settings["X Type"], told.settings["X Values"]) == ("Steps", "1,3")
+    assert (told.settings["Y Type"], told.settings["Y Values"]) == ("Prompt S/R", "cat,black dog")
+    assert told.settings["Z Values"] == "euler,DPM++ 2M Karras"
+    assert told.settings["Seed"] == "5"
+    assert "trainedAlgorithmicMedia" in sheet.text["XML:com.adobe.xmp"]
     pixels = np.asarray(sheet)
     third = np.asarray(Image.open(files[2]))
     assert any(

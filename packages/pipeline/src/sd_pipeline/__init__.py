@@ -24,7 +24,7 @@ from sd_pipeline.parts import (
     save_model,
 )
 from sd_pipeline.picture import Picture, check_out, save_picture
-from sd_pipeline.picture_file import check_fits
+from sd_pipeline.picture_file import check_fits, sheet_bytes
 from sd_pipeline.picture_format import PictureFormat
 from sd_pipeline.pipeline import (
     DTYPES,
@@ -109,6 +109,7 @@ __all__ = [
     "save_picture",
     "save_vae",
     "sha256",
+    "sheet_bytes",
     "to_images",
     "to_pixels",
     "weight_file",

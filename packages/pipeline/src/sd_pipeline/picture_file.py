@@ -1,5 +1,6 @@
 """The bytes of a picture's file, with everything that made it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -29,6 +30,18 @@ def picture_bytes(image: Image.Image, record: Record, file_format: PictureFormat
     chunks = _chunks(record, file_format, pixel_hash(image))
     _check_size(chunks, file_format)
     return file_format.encode(image, **chunks)
+
+
+def sheet_bytes(image: Image.Image, first: Record, script: Mapping[str, str]) -> bytes:
+    """Return a sheet of pictures as a PNG file.
+
+    It tells as the web UI's grids do: the `parameters` of its first picture, and after them what
+    was varied and how. There is no record in it, for no single run makes it again.
+    """
+    info = PngInfo()
+    info.add_itxt("parameters", first.parameters(script))
+    info.add_itxt(XMP_KEY, packet())
+    return PictureFormat().encode(image, pnginfo=info)
 
 
 def check_fits(record: Record, file_format: PictureFormat) -> None:

@@ -90,11 +90,12 @@ class Record:
         text = json.dumps(values, ensure_ascii=False, allow_nan=False)
         return _NOT_IN_FILES.sub(lambda one: f"\\u{ord(one[0]):04x}", text)
 
-    def parameters(self) -> str:
+    def parameters(self, more: Mapping[str, str] | None = None) -> str:
         """Return the web UI's ``parameters`` text, which its and our readers take apart again.
 
         It cannot tell a line "Negative prompt:" of a prompt from its own, and loses white space at
         the ends of prompts; NUL, which PNG forbids, is U+FFFD in it. The record loses nothing.
+        `more` are settings to name after the others.
         """
         settings = {
             "Steps": self.num_steps,
@@ -109,6 +110,7 @@ class Record:
             settings["Model hash"] = self.model_hash[:10]
         if "strength" in self.edit:
             settings["Denoising strength"] = _number(self.edit["strength"])
+        settings |= {name: _quoted(value) for name, value in (more or {}).items()}
         tags = [use.tag for use in self.adapters if use.kind != "embedding"]
         lines = [" ".join([self.prompt, *tags])]
         if self.negative_prompt:

@@ -20,6 +20,7 @@ from sdcli.sheets import sheet, stacked
 
 _AXES = ("steps", "sampler", "schedule", "guidance", "seed", "width", "height", "negative",
          "seamless", "prompt")  # fmt: skip
+_WEB_UI_NAMES = {"prompt": "Prompt S/R", "guidance": "CFG Scale", "schedule": "Schedule type"}
 _RANGE = re.compile(r"(-?\d+)-(\d+)(?:\(\+(\d+)\))?")
 _MAX_CELLS = 1000
 
@@ -46,6 +47,15 @@ class Axis:
         if not all(spread) or not spread:
             raise CommandError(f"the axis {text!r} has an empty value")
         return cls(name=name, values=spread)
+
+    def script(self, letter: str) -> dict[str, str]:
+        """Return what the web UI's grids say of an axis, as that of X, Y or Z."""
+        if not self.name:
+            return {}
+        return {
+            f"{letter} Type": _WEB_UI_NAMES.get(self.name, self.name.capitalize()),
+            f"{letter} Values": ",".join(_listed(value) for value in self.values),
+        }
 
     def labels(self) -> list[str]:
         """Return what to write beside each value."""
@@ -152,6 +162,7 @@ def _sheet_path(path: Path | None, out: Path) -> Path:
 
 def _write_sheet(drawn: Drawn, axes: list[Axis], path: Path) -> None:
     from sd_checkpoint import atomic_path
+    from sd_pipeline import sheet_bytes
 
     z, y, x = axes
     images = iter([picture.image for picture in drawn.pictures])
@@ -160,8 +171,16 @@ def _write_sheet(drawn: Drawn, axes: list[Axis], path: Path) -> None:
         rows = [[next(images) for _ in x.values] for _ in y.values]
         labels = [f"{z_label} {y_label}".strip() for y_label in y.labels()]
         sheets.append(sheet(rows, x.labels(), labels))
+    script = {"Script": "X/Y/Z plot", **x.script("X"), **y.script("Y"), **z.script("Z")}
+    content = sheet_bytes(stacked(sheets), drawn.pictures[0].record, script)
     with atomic_path(path) as temporary:
-        stacked(sheets).save(temporary, format="PNG")
+        temporary.write_bytes(content)
+
+
+def _listed(value: str) -> str:
+    """Return a value as it stands in a line of comma-separated ones."""
+    inner = value.replace('"', '""')
+    return f'"{inner}"' if "," in value or '"' in value else value
 
 
 def _spread(value: str) -> list[str]:
