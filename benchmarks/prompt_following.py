@@ -1,0 +1,157 @@
+"""Count how often a model of the scenes draws what it is told, as a network of its own reads it.
+
+    python benchmarks/scene_reader.py --data data/scenes-pairs --out runs/scene-reader.safetensors
+    python benchmarks/prompt_following.py --reader runs/scene-reader.safetensors --count 1000
+
+Prompts are `sd_scenes.eval_prompts`, which no training set has seen, one picture each. In each
+respect a picture is right or wrong: its things (all that are named), their counts, the colours that
+are named, the place with its colour if that is named, the background, and which of two is left
+where it is said. The first line is the reader's own ceiling: how much of it it reads out of true
+scenes, encoded and decoded by the model's autoencoder.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from scene_reader import (
+    BACKGROUNDS,
+    COLOURS,
+    HELD_OUT_SEED,
+    MAX_COUNT,
+    PLACE_NAMES,
+    THING_NAMES,
+    Reading,
+    SceneReader,
+    rows,
+    to_batch,
+    to_float,
+)
+
+from sd_checkpoint import Checkpoint
+from sd_pipeline import Pipeline, Txt2Img, load_pipeline, to_images, to_pixels
+from sd_scenes import EvalPrompt, Group, eval_prompts, make_scene, model_folder, paint_scene
+from sd_scenes.relations import LEFT, RIGHT
+
+Verdict = dict[str, bool]
+
+
+def judge(said: Reading, prompt: EvalPrompt) -> Verdict:
+    """Judge a picture, a batch of one, by what its prompt asks for."""
+    counts = said.counts[0].argmax(-1)
+    wanted: dict[str, int] = {}
+    for group in prompt.groups:
+        wanted[group.thing] = wanted.get(group.thing, 0) + group.count
+    number = {thing: int(counts[THING_NAMES.index(thing)]) for thing in wanted}
+    verdict = {
+        "things": all(number[thing] > 0 for thing in wanted),
+        "counts": all(number[thing] == min(wanted[thing], MAX_COUNT) for thing in wanted),
+    }
+    if any(group.colour is not None for group in prompt.groups):
+        verdict["colours"] = all(_colours_right(said, thing, prompt.groups) for thing in wanted)
+    if prompt.place is not None:
+        verdict["place"] = PLACE_NAMES[int(said.places[0].argmax())] == prompt.place
+        if prompt.place_colour is not None:
+            verdict["place"] &= COLOURS[int(said.place_colours[0].argmax())] == prompt.place_colour
+    if prompt.background is not None:
+        verdict["background"] = BACKGROUNDS[int(said.backgrounds[0].argmax())] == prompt.background
+    if prompt.relation in (LEFT, RIGHT) and len(wanted) == 2:
+        first, second = (said.across[0, THING_NAMES.index(thing)] for thing in wanted)
+        verdict["left or right"] = bool(first < second) == (prompt.relation == LEFT)
+    return verdict
+
+
+def _colours_right(said: Reading, thing: str, groups: Sequence[Group]) -> bool:
+    """Tell whether a thing's likeliest colours are those that are named of it."""
+    named = {group.colour for group in groups if group.thing == thing} - {None}
+    if not named:
+        return True
+    likeliest = said.colours[0, THING_NAMES.index(thing)].topk(len(named)).indices
+    return {COLOURS[int(index)] for index in likeliest} == named
+
+
+def prompt_of(index: int) -> tuple[EvalPrompt, Image.Image]:
+    """Return a true scene of a seed of its own, as a prompt that asks for all of it."""
+    scene, text = make_scene(HELD_OUT_SEED, index)
+    asked = EvalPrompt(
+        text=text,
+        groups=scene.groups,
+        relation=scene.relation,
+        place=scene.place,
+        place_colour=scene.place_colour,
+        background=scene.background,
+    )
+    return asked, paint_scene(scene, 128)
+
+
+@torch.inference_mode()
+def read(reader: SceneReader, pictures: Sequence[Image.Image]) -> list[Reading]:
+    """Read pictures, each as a batch of one."""
+    said = reader(to_float(to_batch(pictures)))
+    return [rows(said, torch.tensor([number])) for number in range(len(pictures))]
+
+
+@torch.inference_mode()
+def through_the_autoencoder(pipeline: Pipeline, picture: Image.Image) -> Image.Image:
+    """Return what the model's autoencoder makes of a picture."""
+    vae = pipeline.parts.vae
+    (decoded,) = to_images(vae.decode(vae.encode(to_pixels(picture)).mode()))
+    return decoded
+
+
+def table(verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """Return the share of right ones in each respect, and of pictures right in all."""
+    verdicts = list(verdicts)
+    names = list(dict.fromkeys(name for verdict in verdicts for name in verdict))
+    columns = {name: [verdict[name] for verdict in verdicts if name in verdict] for name in names}
+    columns["all"] = [all(verdict.values()) for verdict in verdicts]
+    return {
+        name: f"{sum(values) / len(values):.3f} of {len(values)}"
+        for name, values in columns.items()
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the model that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reader", type=Path, required=True, help="what scene_reader.py wrote")
+    parser.add_argument("--model", type=Path, help="a model's folder; the embedded one otherwise")
+    parser.add_argument("--count", type=int, default=1000, help="prompts")
+    parser.add_argument("--seed", type=int, default=77, help="of the prompts and the first picture")
+    parser.add_argument("--steps", type=int, help="the model's own otherwise")
+    parser.add_argument("--guidance", type=float, help="the model's own otherwise")
+    parser.add_argument("--failures", type=Path, help="a .jsonl file to list wrong pictures in")
+    options = parser.parse_args(arguments)
+    reader = SceneReader().eval()
+    reader.load_state_dict(dict(Checkpoint.open(options.reader)))
+    pipeline = load_pipeline(options.model or model_folder(), device="cpu", dtype="fp32")
+    true = [prompt_of(index) for index in range(min(options.count, 200))]
+    pictures = [through_the_autoencoder(pipeline, picture) for _, picture in true]
+    readings = zip(read(reader, pictures), true, strict=True)
+    print("ceiling", json.dumps(table(judge(said, asked) for said, (asked, _) in readings)))
+    verdicts, wrong = [], []
+    for number, prompt in enumerate(eval_prompts(options.seed, options.count)):
+        request = Txt2Img(
+            prompt=prompt.text,
+            seed=options.seed + number,
+            num_steps=options.steps,
+            guidance_scale=options.guidance,
+        )
+        picture = next(iter(pipeline.txt2img(request)))
+        verdict = judge(read(reader, [picture.image])[0], prompt)
+        verdicts.append(verdict)
+        if not all(verdict.values()):
+            failed = [name for name, good in verdict.items() if not good]
+            wrong.append({"prompt": prompt.text, "seed": request.seed, "wrong": failed})
+        if (number + 1) % 100 == 0:
+            print(number + 1, json.dumps(table(verdicts)))
+    if options.failures is not None:
+        options.failures.write_text("".join(json.dumps(one) + "\n" for one in wrong))
+    print("model", json.dumps(table(verdicts)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The benchmark's reader of scenes: what it should say, and that it judges by that."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sd_scenes import EvalPrompt, Group, make_scene, write_folder
+from sd_scenes.relations import LEFT, RIGHT
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import prompt_following
+import scene_reader
+
+
+def perfect(index: int) -> scene_reader.Reading:
+    """Return the logits of a reader that is sure of the truth of a scene."""
+    true = scene_reader.truth(make_scene(5, index, two_coloured=1.0)[0])
+    colour = true.place_colours.clamp(min=0)
+    return scene_reader.Reading(
+        counts=torch.nn.functional.one_hot(true.counts, 4).float(),
+        colours=true.colours * 2 - 1,
+        across=true.across,
+        places=torch.nn.functional.one_hot(true.places, 9).float(),
+        place_colours=torch.nn.functional.one_hot(colour, 11).float(),
+        backgrounds=torch.nn.functional.one_hot(true.backgrounds, 5).float(),
+    )
+
+
+def asked(index: int, **changes: object) -> EvalPrompt:
+    scene, text = make_scene(5, index, two_coloured=1.0)
+    values = {
+        "text": text,
+        "groups": scene.groups,
+        "relation": scene.relation,
+        "place": scene.place,
+        "place_colour": scene.place_colour,
+        "background": scene.background,
+    }
+    return EvalPrompt(**(values | changes))
+
+
+def test_what_is_in_a_scene_is_right_in_every_respect() -> None:
+    seen: set[str] = set()
+    for index in range(200):
+        verdict = prompt_following.judge(perfect(index), asked(index))
+        assert all(verdict.values()), (index, verdict)
+        seen |= set(verdict)
+    assert seen == {"things", "counts", "colours", "place", "background", "left or right"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "respect"),
+    [
+        ({"place": "sky"}, "place"),
+        ({"place_colour": "lilac"}, "place"),
+        ({"background": "elsewhere"}, "background"),
+    ],
+)
+def test_another_place_or_background_is_wrong(changes: dict[str, str], respect: str) -> None:
+    index = next(i for i in range(50) if asked(i).place_colour)
+    verdict = prompt_following.judge(perfect(index), asked(index, **changes))
+    assert [name for name, good in verdict.items() if not good] == [respect]
+
+
+def test_exchanged_colours_another_count_and_another_thing_are_wrong() -> None:
+    index = next(i for i in range(50) if len({g.thing for g in asked(i).groups}) == 2)
+    first, second = asked(index).groups
+    exchanged = (
+        Group(thing=first.thing, count=first.count, colour=second.colour),
+        Group(thing=second.thing, count=second.count, colour=first.colour),
+    )
+    verdict = prompt_following.judge(perfect(index), asked(index, groups=exchanged))
+    assert not verdict["colours"]
+    assert verdict["counts"]
+    more = (Group(thing=first.thing, count=first.count + 1, colour=first.colour), second)
+    assert not prompt_following.judge(perfect(index), asked(index, groups=more))["counts"]
+    there = {first.thing, second.thing}
+    other = next(name for name in scene_reader.THING_NAMES if name not in there)
+    verdict = prompt_following.judge(
+        perfect(index), asked(index, groups=(Group(thing=other), second))
+    )
+    assert not verdict["things"]
+
+
+def test_left_is_not_right() -> None:
+    left = (i for i in range(2000) if asked(i).relation == LEFT)
+    index = next(i for i in left if len({group.thing for group in asked(i).groups}) == 2)
+    verdict = prompt_following.judge(perfect(index), asked(index, relation=RIGHT))
+    assert [name for name, good in verdict.items() if not good] == ["left or right"]
+
+
+def test_a_reader_learns_and_the_model_is_measured_by_it(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_folder(tmp_path / "data", count=32, seed=3, size=64)
+    file = tmp_path / "reader.safetensors"
+    small = ["--epochs", "1", "--batch-size", "16", "--held-out", "8"]
+    scene_reader.main(["--data", str(tmp_path / "data"), "--out", str(file), *small])
+    assert "reads right: counts" in capsys.readouterr().out
+    wrong = tmp_path / "wrong.jsonl"
+    what = ["--reader", str(file), "--model", str(tiny_model), "--failures", str(wrong)]
+    prompt_following.main([*what, "--count", "2", "--steps", "1"])
+    out = capsys.readouterr().out
+    assert '"all": ' in out.splitlines()[-1]
+    assert len(wrong.read_text().splitlines()) == 2
