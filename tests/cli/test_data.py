@@ -1,4 +1,5 @@
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,23 @@ def test_check_says_the_same_as_json(folder: Path, capsys: pytest.CaptureFixture
     assert said["summary"]["captions"]["num_cut"] == 0
 
 
+def test_check_names_every_member_of_shards(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for path in sorted(folder.iterdir()):
+            if path.suffix != ".tar":
+                tar.add(path, path.name)
+    pattern = str(folder / "{0..0}.tar")
+    assert run(["data", "check", pattern, "--size", "48"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shard = folder / "0.tar"
+    assert f"used {shard}:red.png: the same pixels as {shard}:again.png" in lines
+    assert any(line.startswith(f"dropped {shard}:broken.jpg: is no PNG") for line in lines)
+    assert f"other {shard}:red.txt: a caption file" in lines
+    assert "pictures: 3 used, 1 dropped; 3 other files" in lines
+
+
 def test_check_explains_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "check", "--help"]) == 0
     said = capsys.readouterr().out
@@ -48,9 +66,12 @@ def test_check_explains_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_cannot_be_checked_is_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "a.tgz").write_bytes(b"")
     cases = {
         (str(tmp_path / "gone"),): "is not a folder; name one with pictures",
         (str(tmp_path),): "has no picture that can be used",
+        (str(tmp_path / "{0..3}.tar"),): "0.tar is not there; correct the name",
+        (str(tmp_path / "a.tgz"),): "a.tgz is compressed, so no picture can be sought in it",
         (str(tmp_path), "--max-pixels", "0"): "max_pixels = 0",
     }
     for arguments, message in cases.items():

@@ -8,6 +8,7 @@ from PIL import Image
 from sd_checkpoint import save_safetensors
 from sd_pipeline import load_vae, to_images, to_pixels
 from sdcli.main import run
+from tests.pipeline.worst_pictures import bombs
 
 
 @pytest.fixture
@@ -57,6 +58,27 @@ def test_bad_input_is_one_line(
     told = capsys.readouterr().err
     assert says in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+def test_a_bad_file_is_one_line_that_names_it(
+    tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = image.read_bytes()
+    contents = {
+        "empty.png": (b"", "is empty (0 bytes)"),
+        "page.jpg": (b"<!doctype html>", "is no picture that can be read"),
+        "cut.png": (whole[: len(whole) // 2], "ends too early"),
+        "bomb.png": (bombs()["bomb.png"], "which no setting allows; make it smaller"),
+    }
+    for name, (content, says) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        for command in ("img2img", "inpaint"):
+            assert run([command, str(tmp_path / name), "a cat"]) == 2
+            told = capsys.readouterr().err
+            assert told.startswith(f"sdcli: {tmp_path / name} ")
+            assert says in told
+            assert told.count("\n") == 1
 
 
 def test_outpaint_leaves_the_picture_and_draws_beside_it(

@@ -151,6 +151,23 @@ def test_pictures_are_turned_as_their_exif_data_says(tmp_path: Path) -> None:
     assert read_image(tmp_path / "turned.png").size == (20, 40)
 
 
+def test_the_transparent_part_of_a_file_is_a_mask_whatever_its_kind(tmp_path: Path) -> None:
+    clear = box_mask(16, 16, (4, 4, 8, 8))
+    solid = noise_image(16, 16).convert("RGBA")
+    solid.putalpha(Image.eval(clear, lambda level: 255 - level))
+    for name in ("mask.png", "mask.webp", "mask.gif", "mask.tiff"):
+        solid.save(tmp_path / name, lossless=True)
+        mask = mask_of(read_image(tmp_path / name))
+        assert np.array_equal(np.asarray(mask), np.asarray(clear)), name
+
+
+def test_a_mask_of_sixteen_bits_is_white_from_its_middle_on(tmp_path: Path) -> None:
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "mask.png")
+    mask = np.asarray(mask_of(read_image(tmp_path / "mask.png")))
+    assert mask.tolist() == np.arange(256).reshape(16, 16).tolist()
+
+
 def test_a_blurred_mask_covers_what_it_covered_and_fades_to_nothing() -> None:
     mask = box_mask(64, 64, (24, 24, 40, 40))
     soft = np.asarray(blurred(mask, 4))

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sd_pipeline.picture_opener import open_picture
 from sd_train import DataConfig, PictureFolder, TrainError
 from sd_train.data import describe, square
 from sd_train.images import grid, to_float, to_uint8
-from sd_train.picture_opener import open_picture
 from sd_train.seeds import generator_for
 
 

@@ -1,6 +1,7 @@
 """Tiny but whole runs of both tasks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,35 @@ def test_a_stopped_and_resumed_denoiser_run_equals_a_straight_one(
     )
     assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
     assert (tmp_path / "resumed/samples/step-00000004-samples.png").is_file()
+
+
+@pytest.mark.parametrize("cache_latents", [True, False])
+def test_a_stopped_and_resumed_run_with_masks_equals_a_straight_one(
+    pictures: Path, vae_folder: Path, tmp_path: Path, cache_latents: bool
+) -> None:
+    folder = tmp_path / "masked"
+    shutil.copytree(pictures, folder)
+    for i in range(8):
+        mask = Image.new("L", (32, 32))
+        mask.paste(255, (0, 0, 8 + i, 32))
+        mask.save(folder / f"{i}.mask.png")
+    config = _denoiser_config(folder, vae_folder, cache_latents=cache_latents)
+    straight = run(config, tmp_path / "straight")
+    run(config, tmp_path / "resumed", Recorder(2))
+    resumed = run(
+        load_toml(DenoiserTrainConfig, tmp_path / "resumed/config.toml"),
+        tmp_path / "resumed",
+        resume=True,
+    )
+    assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
+    unmasked = run(
+        _denoiser_config(pictures, vae_folder, cache_latents=cache_latents), tmp_path / "unmasked"
+    )
+    first, other = (
+        json.loads((result.checkpoint.parents[1] / "scalars.jsonl").read_text().splitlines()[-1])
+        for result in (straight, unmasked)
+    )
+    assert first["validation/loss"] < other["validation/loss"]
 
 
 def test_the_exported_scaling_factor_gives_latents_of_unit_variance(

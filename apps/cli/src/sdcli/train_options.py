@@ -27,7 +27,9 @@ DryRun = Annotated[
         "Latents are encoded and kept.",
     ),
 ]
-Data = Annotated[str | None, typer.Option(help="Folder of captioned pictures [data.folder].")]
+Data = Annotated[
+    str | None, typer.Option(help="Folder of captioned pictures, or tar shards [data.folder].")
+]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps in all [trainer.steps].")]
 BatchSize = Annotated[
     int | None, typer.Option(help="Examples a forward pass [trainer.batch_size].")

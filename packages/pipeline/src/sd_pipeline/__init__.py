@@ -26,6 +26,7 @@ from sd_pipeline.parts import (
 from sd_pipeline.picture import Picture, check_out, save_picture
 from sd_pipeline.picture_file import check_fits, sheet_bytes
 from sd_pipeline.picture_format import PictureFormat
+from sd_pipeline.picture_opener import PictureError, decode_picture, open_picture
 from sd_pipeline.pipeline import (
     DTYPES,
     Defaults,
@@ -63,6 +64,7 @@ __all__ = [
     "PartInfo",
     "Parts",
     "Picture",
+    "PictureError",
     "PictureFormat",
     "Pipeline",
     "PipelineError",
@@ -84,6 +86,7 @@ __all__ = [
     "check_out",
     "check_tiling",
     "decode_latents",
+    "decode_picture",
     "encode_pixels",
     "extended",
     "fit_preview",
@@ -97,6 +100,7 @@ __all__ = [
     "locate",
     "open_folder",
     "open_model",
+    "open_picture",
     "open_single_file",
     "parse_parameters",
     "pull",

@@ -1,46 +1,35 @@
 """Pictures that a request begins with: read, brought to size, turned into pixels."""
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from sd_pipeline.errors import PipelineError
+from sd_pipeline.picture_opener import MAX_PIXELS, WHITE, open_picture
 
 Fit = Literal["crop", "stretch", "pad"]
 FITS: tuple[Fit, ...] = ("crop", "stretch", "pad")
 
-_BACKGROUND = (255, 255, 255)
-_MAX_PIXELS = 2**28
 _GREY = 128
 _MAX_ROOM = 4096
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read a picture as RGB or, where it has transparency, RGBA, turned as its EXIF data says.
+    """Read a picture as RGB or, where it has transparency, RGBA: upright and in sRGB.
 
-    Raises `PipelineError` when it is missing, broken, or has more than 2^28 pixels.
+    Raises `PictureError` when it is missing, broken, or so large that Pillow reads none such.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise PipelineError(
-                    f"{path} has {image.width} x {image.height} pixels; {_MAX_PIXELS:,} are allowed"
-                )
-            turned = ImageOps.exif_transpose(image)
-            return turned.convert("RGBA" if turned.has_transparency_data else "RGB")
-    except FileNotFoundError as error:
-        raise PipelineError(f"{path} does not exist; name a picture") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        if isinstance(error, PipelineError):
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PipelineError(f"{path} is no picture that can be read ({reason})") from error
+    with warnings.catch_warnings():
+        # What matters of Pillow's grumbling is raised.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        return open_picture(path, background=None, max_pixels=2 * MAX_PIXELS)
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -48,7 +37,7 @@ def flatten(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
     whole = image.convert("RGBA")
-    ground = Image.new("RGBA", whole.size, (*_BACKGROUND, 255))
+    ground = Image.new("RGBA", whole.size, (*WHITE, 255))
     return Image.alpha_composite(ground, whole).convert("RGB")
 
 
@@ -64,7 +53,7 @@ def bring_to(image: Image.Image, width: int, height: int, fit: Fit = "crop") -> 
         return image.resize(size, Image.Resampling.LANCZOS)
     if fit == "crop":
         return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-    colour = 0 if image.mode == "L" else _BACKGROUND
+    colour = 0 if image.mode == "L" else WHITE
     return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=colour)
 
 

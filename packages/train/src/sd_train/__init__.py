@@ -1,5 +1,6 @@
 """One trainer core and one task a training method."""
 
+from sd_pipeline.picture_opener import PictureError, open_picture
 from sd_train.binding_config import TextBindConfig
 from sd_train.config import (
     Architecture,
@@ -19,7 +20,6 @@ from sd_train.finetune_config import (
     LoraTrainConfig,
     TextualInversionConfig,
 )
-from sd_train.picture_opener import PictureError, open_picture
 from sd_train.rehearsal import Rehearsal
 from sd_train.reporter import LineReporter, Reporter, SilentReporter, StepInfo, TrainResult
 from sd_train.run import build_task, export_run, load_run, rehearse_run, run

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sd_train.picture_opener import MAX_PIXELS, WHITE
+from sd_pipeline.picture_opener import MAX_PIXELS, WHITE
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -63,12 +63,18 @@ class TrainerConfig(Settings):
 
 
 class DataConfig(Settings):
-    """A folder of captioned pictures, or kohya's dataset TOML, which names several.
+    """A folder of captioned pictures, kohya's dataset TOML, which names several, or shards.
+
+    `folder` is also a pattern of shards, tar files of pictures with captions such as
+    "shards/{000..012}.tar", or a folder of them.
 
     Pictures are resized so that the shorter side is `size` and cut to the centre square; training
     sees random squares of `crop` px (0: the whole square). `flip` mirrors half of them: off, since
     captions say left and right. `holdout` pictures, evenly spaced, are kept for validation.
     `background` shows where a picture is transparent; one of more than `max_pixels` is left out.
+
+    A mask, `name.mask.png` beside a picture, weighs what a denoiser learns of it: white is learnt,
+    black not. With `alpha_is_mask` a picture without one has its alpha for a mask.
     """
 
     folder: str
@@ -80,6 +86,7 @@ class DataConfig(Settings):
     in_memory: bool = True
     background: tuple[Channel, Channel, Channel] = WHITE
     max_pixels: Annotated[int, Field(ge=1, le=2 * MAX_PIXELS)] = MAX_PIXELS
+    alpha_is_mask: bool = False
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "DataConfig":
@@ -130,6 +137,12 @@ class VAETrainConfig(Settings):
     def _decoder_needs_an_encoder(self) -> "VAETrainConfig":
         if self.decoder_only and not self.init_from:
             raise ValueError("decoder_only = true needs `init_from`, the autoencoder to go on from")
+        return self
+
+    @model_validator(mode="after")
+    def _learns_whole_pictures(self) -> "VAETrainConfig":
+        if self.data.alpha_is_mask:
+            raise ValueError("an autoencoder learns whole pictures; leave data.alpha_is_mask out")
         return self
 
 

@@ -9,12 +9,13 @@ from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sd_pipeline.picture_opener import PictureError
+from sd_pipeline.printable import printable
 from sd_train.config import DataConfig
 from sd_train.data_check import check_pictures, find_pictures
 from sd_train.data_summary import dropped_lines, summarise, summary_lines
+from sd_train.entry_pictures import open_entry
 from sd_train.errors import TrainError
-from sd_train.picture_opener import PictureError, open_picture
-from sd_train.printable import printable
 from sd_train.task import Batch
 
 _DROPPED_SHOWN = 10
@@ -24,19 +25,22 @@ _OPENER = "picture_opener 1"  # change it when `open_picture` gives other pixels
 class PictureFolder:
     """The usable pictures of a folder; `report` tells of every file, `skipped` of those left out.
 
-    In memory the pictures are one uint8 tensor (N, size, size, 3), so an epoch costs no decoding.
-    `training` has a picture as often as its repeats say.
+    In memory the pictures are one uint8 tensor (N, size, size, 3), so an epoch costs no decoding;
+    where `has_masks`, these are a fourth channel. `training` has a picture as often as its repeats
+    say.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         found = find_pictures(config.folder)
-        shape = (len(found.entries), config.size, config.size, 3)
+        masked = any(entry.mask is not None for entry in found.entries)
+        self.has_masks = masked or config.alpha_is_mask
+        shape = (len(found.entries), config.size, config.size, 4 if self.has_masks else 3)
         images = torch.empty(shape, dtype=torch.uint8) if config.in_memory else None
 
-        def keep(number: int, image: Image.Image) -> None:
+        def keep(number: int, image: Image.Image, mask: Image.Image | None) -> None:
             if images is not None:
-                images[number] = square(image, config.size)
+                images[number] = self._channels(image, mask)
 
         self.report = check_pictures(found, config, on_picture=keep)
         self.entries = [picture.entry for picture in self.report.used]
@@ -62,17 +66,32 @@ class PictureFolder:
 
     def pictures(self, indices: Sequence[int]) -> Tensor:
         """Return whole squares, uint8 (B, 3, size, size), channels last in memory."""
+        return self._wholes(indices)[:, :3]
+
+    def crops(self, indices: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Return random squares, uint8 (B, 3, crop, crop), mirrored at random if so configured."""
+        return self._windows(indices, generator)[:, :3]
+
+    def masked(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
+        """Return {"images": ...} as `crops` does, or as `pictures` does without a generator.
+
+        Where `has_masks`, "mask" says what of these is learnt: float (B, 1, H, W) in [0, 1].
+        """
+        whole = self._wholes(indices) if generator is None else self._windows(indices, generator)
+        mask = {"mask": whole[:, 3:].float() / 255} if self.has_masks else {}
+        return {"images": whole[:, :3], **mask}
+
+    def _wholes(self, indices: Sequence[int]) -> Tensor:
         if self._images is not None:
             images = self._images[torch.as_tensor(indices)]
         else:
             images = torch.stack([self._open(i) for i in indices])
         return rearrange(images, "b h w c -> b c h w")
 
-    def crops(self, indices: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Return random squares, uint8 (B, 3, crop, crop), mirrored at random if so configured."""
+    def _windows(self, indices: Sequence[int], generator: torch.Generator) -> Tensor:
         size, crop = self.config.size, self.config.crop or self.config.size
         if crop == size and not self.config.flip:
-            return self.pictures(indices)
+            return self._wholes(indices)
         corners = torch.randint(size - crop + 1, (len(indices), 2), generator=generator).tolist()
         mirrored = torch.rand(len(indices), generator=generator).lt(0.5).tolist()
         squares = []
@@ -83,24 +102,36 @@ class PictureFolder:
         return rearrange(torch.stack(squares), "b h w c -> b c h w")
 
     def fingerprint(self) -> str:
-        """Hash the contents of all pictures, as this folder hands them out."""
+        """Hash the contents of all pictures and masks, as this folder hands them out."""
         digest = hashlib.sha256(f"{self.config.size}/{len(self)}".encode())
         if self._images is None:  # the files alone do not say how they are opened
             digest.update(f"{_OPENER}/{self.config.background}".encode())
+            digest.update(f"/masks, alpha {self.config.alpha_is_mask}".encode() * self.has_masks)
         for index, entry in enumerate(self.entries):
             if self._images is not None:
                 digest.update(self._images[index].numpy().data)
             else:
                 digest.update(entry.path.read_bytes())
+                if entry.mask is not None:
+                    digest.update(b"mask" + entry.mask.read_bytes())
         return digest.hexdigest()
 
     def _open(self, index: int) -> Tensor:
-        path, config = self.entries[index].path, self.config
         try:
-            image = open_picture(path, background=config.background, max_pixels=config.max_pixels)
+            return self._channels(*open_entry(self.entries[index], self.config))
         except PictureError as error:
             raise TrainError(f"picture can no longer be read: {error}") from error
-        return square(image, config.size)
+
+    def _channels(self, image: Image.Image, mask: Image.Image | None) -> Tensor:
+        size = self.config.size
+        colours = square(image, size)
+        if not self.has_masks:
+            return colours
+        if mask is None:
+            return torch.cat([colours, torch.full((size, size, 1), 255, dtype=torch.uint8)], -1)
+        # The mean over a pixel's area, where Lanczos would overshoot.
+        levels = ImageOps.fit(mask, (size, size), Image.Resampling.BOX)
+        return torch.cat([colours, torch.from_numpy(np.array(levels)).unsqueeze(-1)], -1)
 
     def _require_enough(self) -> None:
         if len(self.entries) <= self.config.holdout:

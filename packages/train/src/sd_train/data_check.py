@@ -10,12 +10,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from sd_pipeline.images import pixel_hash
+from sd_pipeline.picture_opener import PictureError
 from sd_train.config import DataConfig
 from sd_train.entries import Entry, Found, Skipped
+from sd_train.entry_pictures import open_entry
 from sd_train.errors import TrainError
 from sd_train.folder_scan import scan
 from sd_train.kohya_dataset import scan_dataset_file
-from sd_train.picture_opener import PictureError, open_picture
+from sd_train.shard_scan import is_shard, scan_shards, shards_in, shards_named
+from sd_train.tar_member import TarMember
 
 _FEWEST_LETTERS = 3
 
@@ -52,42 +56,54 @@ class DataReport:
 
 
 def find_pictures(place: str) -> Found:
-    """List what lies in a folder, or in those that kohya's dataset TOML names.
+    """List what lies in a folder, in shards, or in the folders that kohya's dataset TOML names.
 
-    Raises TrainError if `place` is neither, or the TOML is wrong.
+    Shards are named by a pattern such as "shards/{000..012}.tar", or by a folder that has some and
+    no pictures. Raises TrainError if `place` is none of these, a shard is missing or the TOML is
+    wrong.
     """
     path = Path(place)
     if path.suffix.lower() == ".toml" and path.is_file():
         return scan_dataset_file(path)
-    if not path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises on names that are too long
+        return _scan_folder(path)
+    if not is_shard(place):
         raise TrainError(f"data.folder {place!r} is not a folder; name one with pictures")
-    return scan(path)
+    found = Found()
+    scan_shards(shards_named(place), found)
+    return found
+
+
+def _scan_folder(folder: Path) -> Found:
+    found = scan(folder)
+    shards = [] if found.entries else shards_in(folder)
+    if shards:
+        known = {str(shard) for shard in shards}
+        found.others = [item for item in found.others if item.what not in known]
+        scan_shards(shards, found)
+    return found
 
 
 def check_pictures(
     found: Found,
     config: DataConfig,
     *,
-    on_picture: Callable[[int, Image.Image], None] | None = None,
+    on_picture: Callable[[int, Image.Image, Image.Image | None], None] | None = None,
     on_item: Callable[[int], None] | None = None,
 ) -> DataReport:
     """Open every picture that was found and say what is to be said of it.
 
-    `on_picture` gets each one's number and pixels, in any order and from several threads; `on_item`
-    the count of those done.
+    `on_picture` gets each one's number, pixels and mask, in any order and from several threads;
+    `on_item` the count of those done.
     """
 
     def look(number: int) -> "_Facts | PictureError":
         try:
-            image = open_picture(
-                found.entries[number].path,
-                background=config.background,
-                max_pixels=config.max_pixels,
-            )
+            image, mask = open_entry(found.entries[number], config)
         except PictureError as error:
             return error
         if on_picture is not None:
-            on_picture(number, image)
+            on_picture(number, image, mask)
         return _facts(image)
 
     results = []
@@ -109,15 +125,12 @@ class _Facts:
 
 
 def _facts(image: Image.Image) -> _Facts:
-    # Imported here: with it come the networks.
-    from sd_pipeline.images import pixel_hash
-
     return _Facts(*image.size, pixel_hash(image))
 
 
 def _report(found: Found, results: "list[_Facts | PictureError]", config: DataConfig) -> DataReport:
     used, skipped = [], list(found.skipped)
-    first_of: dict[str, Path] = {}
+    first_of: dict[str, Path | TarMember] = {}
     for number, (entry, result) in enumerate(zip(found.entries, results, strict=True)):
         if isinstance(result, PictureError):
             skipped.append(Skipped(str(entry.path), result.reason, result.kind))
@@ -134,17 +147,21 @@ def _report(found: Found, results: "list[_Facts | PictureError]", config: DataCo
                 remarks=remarks,
             )
         )
+    masked = sum(picture.entry.mask is not None for picture in used)
+    masks = [f"masks: beside {masked} of {len(used)} pictures"] * bool(masked)
     return DataReport(
         folder=config.folder,
         size=config.size,
         used=used,
         skipped=skipped,
         others=found.others,
-        notes=found.notes,
+        notes=found.notes + masks,
     )
 
 
-def _remarks(entry: Entry, facts: _Facts, first: Path | None, size: int) -> list[Remark]:
+def _remarks(
+    entry: Entry, facts: _Facts, first: Path | TarMember | None, size: int
+) -> list[Remark]:
     remarks = []
     if entry.caption_from == "name":
         remarks.append(Remark("uncaptioned", f"no caption; its name serves: {entry.caption!r}"))

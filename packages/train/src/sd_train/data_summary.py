@@ -8,10 +8,10 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from sd_pipeline.printable import printable
 from sd_train.buckets import best_bucket, default_buckets
 from sd_train.data_check import DataReport, UsedPicture
 from sd_train.entries import Skipped
-from sd_train.printable import printable
 
 if TYPE_CHECKING:
     from sd_textenc import Tokenizer
@@ -132,6 +132,7 @@ def _used_row(picture: UsedPicture) -> dict[str, Any]:
         "caption": picture.entry.caption,
         "caption_from": picture.entry.caption_from,
         "repeats": picture.entry.repeats,
+        "mask": None if picture.entry.mask is None else printable(picture.entry.mask),
         "remarks": [{"kind": r.kind, "text": printable(r.text)} for r in picture.remarks],
     }
 

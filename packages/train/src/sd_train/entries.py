@@ -1,13 +1,16 @@
 """What a data set is made of: pictures with captions, and what is left out of it."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from sd_train.caption_tags import AS_WRITTEN, TagOrder
 from sd_train.errors import TrainError
+from sd_train.tar_member import TarMember
 
 CAPTION_SUFFIXES = (".txt", ".caption")
+MASK_SUFFIX = ".mask.png"
 MAX_CAPTION_BYTES = 2**16
 
 CaptionSource = Literal["listing", "file", "class", "name"]
@@ -19,13 +22,17 @@ class CaptionError(TrainError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A picture file, what it shows and who says so; `repeats` is how often an epoch has it."""
+    """A picture file, what it shows and who says so; `repeats` is how often an epoch has it.
 
-    path: Path
+    The file lies in a folder or in a shard, and so does `mask`, which says what of it is learnt.
+    """
+
+    path: Path | TarMember
     caption: str
     caption_from: CaptionSource = "file"
     repeats: int = 1
     tag_order: TagOrder = AS_WRITTEN
+    mask: Path | TarMember | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +79,15 @@ class Subset:
         if caption is None and self.class_caption is not None:
             caption, origin = self.class_caption, "class"
         elif caption is None:
-            # A name may have bytes that are no text, which no tokenizer takes.
-            name = path.stem.encode("utf-8", "ignore").decode()
-            caption, origin = name.replace("_", " "), "name"
+            caption, origin = caption_of_name(path.stem), "name"
         whole = " ".join(part for part in (self.prefix, caption, self.suffix) if part)
-        return Entry(path, whole, origin, self.repeats, self.tag_order)
+        return Entry(path, whole, origin, self.repeats, self.tag_order, mask_beside(path))
+
+
+def mask_beside(picture: Path) -> Path | None:
+    """Return the mask beside a picture: `name.mask.png` beside `name.jpg`, if it is there."""
+    mask = picture.with_name(picture.stem + MASK_SUFFIX)
+    return mask if os.path.isfile(mask) else None  # Path.is_file raises on names that are too long
 
 
 def caption_beside(picture: Path, suffixes: tuple[str, ...] = CAPTION_SUFFIXES) -> str | None:
@@ -86,20 +97,35 @@ def caption_beside(picture: Path, suffixes: tuple[str, ...] = CAPTION_SUFFIXES) 
     """
     for suffix in suffixes:
         sidecar = picture.with_name(picture.stem + suffix)
-        if sidecar.is_file():
+        if os.path.isfile(sidecar):
             return _read_caption(sidecar)
     return None
+
+
+def caption_of_name(stem: str) -> str:
+    """Return what serves as the caption of a picture that has none: its name without the suffix."""
+    # A name may have bytes that are no text, which no tokenizer takes.
+    return stem.encode("utf-8", "ignore").decode().replace("_", " ")
+
+
+def decode_caption(content: bytes, name: str) -> str:
+    """Return the caption in the bytes of the file called `name`, its lines joined.
+
+    Raises CaptionError unless they are UTF-8 of at most 64 KiB.
+    """
+    if len(content) > MAX_CAPTION_BYTES:
+        raise CaptionError(f"{name} is larger than 64 KiB; shorten it")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CaptionError(f"{name} is not UTF-8; save it as UTF-8") from error
+    return " ".join(text.split())
 
 
 def _read_caption(sidecar: Path) -> str:
     try:
         with sidecar.open("rb") as file:
             content = file.read(MAX_CAPTION_BYTES + 1)
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CaptionError(f"{sidecar.name} is not UTF-8; save it as UTF-8") from error
     except OSError as error:
         raise CaptionError(f"{sidecar.name} cannot be read ({error.strerror})") from error
-    if len(content) > MAX_CAPTION_BYTES:
-        raise CaptionError(f"{sidecar.name} is larger than 64 KiB; shorten it")
-    return " ".join(text.split())
+    return decode_caption(content, sidecar.name)

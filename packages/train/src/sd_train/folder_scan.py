@@ -5,9 +5,19 @@ import os
 import re
 from pathlib import Path
 
-from sd_train.entries import CAPTION_SUFFIXES, CaptionError, Entry, Found, Skipped, Subset
+from sd_pipeline.printable import printable
+from sd_train.entries import (
+    CAPTION_SUFFIXES,
+    MASK_SUFFIX,
+    CaptionError,
+    Entry,
+    Found,
+    Skipped,
+    Subset,
+    mask_beside,
+)
 from sd_train.errors import TrainError
-from sd_train.printable import printable
+from sd_train.tar_member import TarMember
 
 PICTURE_SUFFIXES = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff",
@@ -80,9 +90,24 @@ def list_pictures(folder: Path, found: Found) -> list[Path]:
         folders.sort()
         for name in sorted(files):
             _sort_file(Path(place, name), pictures, others, found)
+    masks = [path for path in pictures if path.name.endswith(MASK_SUFFIX)]
+    pictures = sorted(set(pictures).difference(masks))
     stems = {path.with_suffix("") for path in pictures}
     found.others += [_other(path, stems) for path in sorted(others)]
-    return sorted(pictures)
+    for mask in sorted(masks):
+        name_mask(mask, mask.with_name(mask.name.removesuffix(MASK_SUFFIX)) in stems, found)
+    return pictures
+
+
+def name_mask(mask: Path | TarMember, is_used: bool, found: Found) -> None:
+    """Say of a mask that it is one, or that it has no picture."""
+    if is_used:
+        found.others.append(Skipped(str(mask), "a mask", "mask"))
+    else:
+        reason = (
+            f"a mask without a picture; rename it to learn from it, not to end in {MASK_SUFFIX}"
+        )
+        found.skipped.append(Skipped(str(mask), reason, "mask without a picture"))
 
 
 def _sort_file(path: Path, pictures: list[Path], others: list[Path], found: Found) -> None:
@@ -101,6 +126,9 @@ def _sort_file(path: Path, pictures: list[Path], others: list[Path], found: Foun
 def _other(path: Path, stems: set[Path]) -> Skipped:
     if path.name == LISTING:
         return Skipped(str(path), "the captions", "caption file")
+    if path.suffix == ".tar":
+        reason = "a shard among other files; name a folder of shards alone"
+        return Skipped(str(path), reason, "shard")
     if path.suffix not in CAPTION_SUFFIXES:
         return Skipped(str(path), "no picture by its name", "other file")
     if path.with_suffix("") in stems:
@@ -147,11 +175,11 @@ def _read_listing(listing: Path, found: Found) -> None:
         if problem:
             found.skipped.append(Skipped(str(path), f"{problem} in {LISTING}", "listing"))
         else:
-            found.entries.append(Entry(path, caption, "listing"))
+            found.entries.append(Entry(path, caption, "listing", mask=mask_beside(path)))
 
 
 def _name_unlisted(folder: Path, pictures: list[Path], found: Found) -> None:
-    listed = {os.path.normpath(entry.path) for entry in found.entries}
+    listed = {os.path.normpath(str(entry.path)) for entry in found.entries}
     listed |= {os.path.normpath(item.what) for item in found.skipped}
     reason = f"{LISTING} has no line for it; add one"
     found.skipped += [

@@ -134,7 +134,7 @@ def _folder(path: Path, image_dir: str, origin: str) -> Path:
 
 def _settle(found: Found) -> None:
     """Name a file once: subsets may lie in one another."""
-    used = {os.path.normpath(entry.path) for entry in found.entries}
+    used = {os.path.normpath(str(entry.path)) for entry in found.entries}
     skipped = {item.what: item for item in found.skipped if os.path.normpath(item.what) not in used}
     found.skipped = list(skipped.values())
     found.others = list({item.what: item for item in found.others}.values())

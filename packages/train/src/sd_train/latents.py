@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sd_train.data import PictureFolder
 from sd_train.images import to_float
@@ -18,21 +19,34 @@ _TELL_EVERY = 2048
 def encode_folder(
     vae: AutoencoderKL, folder: PictureFolder, tell: Callable[[str], None]
 ) -> dict[str, Tensor]:
-    """Return the posteriors' `mean` and `std` (N, C, h, w) of all pictures, fp16 on the CPU."""
+    """Return the posteriors' `mean` and `std` (N, C, h, w) of all pictures, fp16 on the CPU.
+
+    Where the folder has masks, `mask` (N, 1, h, w), fp32, has their means over the latents' areas.
+    """
     device = next(vae.parameters()).device
     side = folder.config.size // vae.config.downsampling
     shape = (len(folder), vae.config.latent_channels, side, side)
     mean = torch.empty(shape, dtype=torch.float16)
     std = torch.empty(shape, dtype=torch.float16)
+    mask = torch.empty(len(folder) if folder.has_masks else 0, 1, side, side)
     for start in range(0, len(folder), _CHUNK):
         if start % _TELL_EVERY == 0:
             tell(f"encoding pictures: {start} of {len(folder)}")
         indices = range(start, min(start + _CHUNK, len(folder)))
+        shown = folder.masked(indices)
         with torch.no_grad():
-            posterior = vae.encode(to_float(folder.pictures(indices).to(device)))
+            posterior = vae.encode(to_float(shown["images"].to(device)))
         mean[start : indices.stop] = posterior.mean
         std[start : indices.stop] = posterior.std
-    return {"mean": mean, "std": std}
+        if folder.has_masks:
+            mask[start : indices.stop] = area_mean(shown["mask"], side, side)
+    masks = {"mask": mask} if folder.has_masks else {}
+    return {"mean": mean, "std": std, **masks}
+
+
+def area_mean(mask: Tensor, height: int, width: int) -> Tensor:
+    """Shrink masks (B, 1, H, W) to (B, 1, height, width): the mean over the area of each."""
+    return functional.interpolate(mask, (height, width), mode="area")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +80,9 @@ class DenoiserSource:
     """The training pictures of a folder with their text.
 
     A batch has `mean` and `std` if they are cached, else `images`; `token_ids` (and `token_ids_2`
-    for a second text encoder), or `hidden_states` and `pooled`; and `sizes` where there are some:
-    (N, 6), what SDXL is told of each picture.
+    for a second text encoder), or `hidden_states` and `pooled`; `sizes` where there are some:
+    (N, 6), what SDXL is told of each picture; and `mask` where the folder has masks: (N, 1, h, w)
+    from 0, not learnt, to 1, as large as the latents or the pictures.
     """
 
     def __init__(
@@ -94,7 +109,7 @@ class DenoiserSource:
         return {
             **self.text.take(places, dropped, generator),
             **self._told_sizes(places),
-            **(self.cached(places) or {"images": self.folder.crops(places, generator)}),
+            **(self.cached(places) or self.folder.masked(places, generator)),
         }
 
     def held_out(self) -> Batch:
@@ -107,7 +122,7 @@ class DenoiserSource:
         return {
             **self.text.take(places, kept),
             **self._told_sizes(places),
-            **(self.cached(places) or {"images": self.folder.pictures(places)}),
+            **(self.cached(places) or self.folder.masked(places)),
         }
 
     def cached(self, places: Sequence[int]) -> dict[str, Tensor]:

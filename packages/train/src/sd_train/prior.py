@@ -35,7 +35,15 @@ class PriorSource:
         own = self.subject.batch(indices, generator)
         chosen = torch.randint(len(self.prior), (len(indices),), generator=generator).tolist()
         others = self.prior.batch(chosen, generator)
+        own, others = _masked_like(own, others), _masked_like(others, own)
         return {name: torch.cat([values, others[name]]) for name, values in own.items()}
+
+
+def _masked_like(batch: Batch, other: Batch) -> Batch:
+    """Give pictures without masks, beside such as have some, masks of which all is learnt."""
+    if "mask" in batch or "mask" not in other:
+        return batch
+    return {**batch, "mask": torch.ones_like(other["mask"])}
 
 
 def draw_class_pictures(base: Base[ConfigT], prompt: str, count: int) -> Path:

@@ -25,7 +25,7 @@ _PLACES = (
 _NO_NOUNS = frozenset(
     (
         *("a", "an", "the", "of", "on", "in", "at", "to", "by", "with", "and", "is", "it", "this"),
-        *("one", "under", "over", "near", "my", "new", "tmp"),
+        *("one", "under", "over", "near", "my", "new", "tmp", "shard", "shards"),
         *("data", "dataset", "folder", "set", "input", "instance", "train", "training", "test"),
         *("image", "images", "img", "imgs", "photo", "photos", "pic", "pics", "picture"),
         *("pictures", "view", "views", "photograph"),

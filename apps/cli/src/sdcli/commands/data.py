@@ -23,8 +23,9 @@ def check(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A folder of captioned pictures, with subfolders such as 10_dog if so wanted, or "
-            "kohya's dataset TOML.",
+            help="A folder of captioned pictures, with subfolders such as 10_dog if so wanted; "
+            "kohya's dataset TOML; or tar shards, as a folder or as 'shards/{000..012}.tar' in "
+            "quotes.",
             metavar="DIR",
         ),
     ],
@@ -34,6 +35,9 @@ def check(
     max_pixels: Annotated[
         int | None, typer.Option(help="Larger pictures are dropped [data.max_pixels].")
     ] = None,
+    alpha_is_mask: Annotated[
+        bool, typer.Option(help="Take alpha for a mask [data.alpha_is_mask].")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Name every file as used, with what is odd about it, or dropped, and why; and sum up.
@@ -45,7 +49,12 @@ def check(
     from sd_train.data_summary import document, file_lines, summarise, summary_lines
     from sd_train.settings import parse_config
 
-    settings = {"folder": str(folder), "size": size, "max_pixels": max_pixels}
+    settings = {
+        "folder": str(folder),
+        "size": size,
+        "max_pixels": max_pixels,
+        "alpha_is_mask": alpha_is_mask,
+    }
     given = {name: value for name, value in settings.items() if value is not None}
     report = _checked(parse_config(DataConfig, given, origin="data check"))
     summary = summarise(report, _tokenizer())

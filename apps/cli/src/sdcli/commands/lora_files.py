@@ -156,7 +156,7 @@ def _document(lora: LoraFile) -> dict[str, Any]:
 
 
 def _lines(lora: LoraFile) -> Iterator[str]:
-    from sd_train.printable import printable
+    from sd_pipeline.printable import printable
 
     found = lora.info
     doras = sum(layer.is_dora for layer in found.layers)

@@ -12,6 +12,7 @@ from sd_sampler import Network, NoiseSource, classifier_free, loss_weight, plan,
 from sd_textenc import Conditioning
 from sd_train.config import SampleSettings, WeightingSettings
 from sd_train.images import to_float, to_uint8
+from sd_train.latents import area_mean
 from sd_train.seeds import generator_for
 from sd_train.task import Batch
 from sd_train.text import encode_ids
@@ -48,7 +49,7 @@ class Denoising:
         count = self.schedule.num_timesteps
         timesteps = self.draw_timesteps(len(x0), count, generator).to(self.device)
         noise = torch.randn(x0.shape, generator=generator).to(self.device)
-        errors, weights = self._errors(x0, noise, timesteps, self._told(batch))
+        errors, weights = self._errors(x0, noise, timesteps, self._told(batch), batch.get("mask"))
         return weights * errors, errors
 
     @torch.no_grad()
@@ -65,7 +66,8 @@ class Denoising:
             part = {name: values[looks % count].to(self.device) for name, values in batch.items()}
             x0, timesteps = self._latents(part, generator), spread[looks].to(self.device)
             noise = torch.randn(x0.shape, generator=generator).to(self.device)
-            errors, weights = self._errors(x0, noise, timesteps, self._told(part))
+            mask = part.get("mask")
+            errors, weights = self._errors(x0, noise, timesteps, self._told(part), mask)
             losses.append(weights * errors)
         return float(torch.cat(losses).mean())
 
@@ -107,14 +109,20 @@ class Denoising:
         return network
 
     def _errors(
-        self, x0: Tensor, noise: Tensor, timesteps: Tensor, told: Conditions
+        self, x0: Tensor, noise: Tensor, timesteps: Tensor, told: Conditions, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean squared errors (B,) of the output, and their weights (B,)."""
+        """Return the mean squared errors (B,) of the output, and their weights (B,).
+
+        A mask (B, 1, H, W) weighs each latent's error before the mean, which stays that over all.
+        """
         sigma = self.sigmas[timesteps]
         noised = self.schedule.add_noise(x0, noise, timesteps).to(self.dtype)
         output = self.parts.unet(noised, timesteps.float(), told.hidden_states, told.added).float()
         target = self.prediction.target(x0, noise, sigma)
-        return (output - target).square().flatten(1).mean(1), self.weight(sigma, self.prediction)
+        squares = (output - target).square()
+        if mask is not None:
+            squares = squares * area_mean(mask, *x0.shape[-2:])
+        return squares.flatten(1).mean(1), self.weight(sigma, self.prediction)
 
     def _latents(self, batch: Batch, generator: torch.Generator) -> Tensor:
         vae = self.parts.vae

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
-from worst_pictures import (
+
+from sd_pipeline.picture_opener import PictureError, decode_picture, open_picture
+from tests.pipeline.worst_pictures import (
     GREY,
     GREY_ALPHA,
     PALETTE,
@@ -23,8 +25,6 @@ from worst_pictures import (
     tiff,
     white_is_zero,
 )
-
-from sd_train.picture_opener import PictureError, open_picture
 
 # Pillow grumbles about what it then refuses.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
@@ -203,6 +203,50 @@ def test_the_grey_that_means_transparent_is_found_at_every_depth(
         assert pixels == expected
     wide = png((2, 1), 16, GREY, [b"\1\0\xff\xff"], tRNS=b"\1\0")
     assert _open(tmp_path, wide).tolist() == [[[255] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_without_a_background_alpha_is_kept_upright_beside_colours_in_srgb(
+    tmp_path: Path, mode: str
+) -> None:
+    image = Image.new("RGBA", (3, 2), (255, 0, 0, 255)).convert(mode)
+    image.putpixel((0, 0), (9, 9, 9, 0) if mode == "RGBA" else (9, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    profile = swapped_profile() if mode == "RGBA" else linear_grey_profile()
+    path = tmp_path / "picture.png"
+    path.write_bytes(_encoded(image, "PNG", exif=exif, icc_profile=profile))
+    opened = open_picture(path, background=None)
+    assert (opened.mode, opened.info) == ("RGBA", {})
+    assert np.asarray(opened)[..., 3].tolist() == [[255, 255, 255], [255, 255, 0]]
+    if mode == "RGBA":
+        assert np.abs(np.asarray(opened)[0, 0, :3].astype(int) - (0, 255, 0)).max() <= 2
+    path.write_bytes(_encoded(_noise(), "PNG"))
+    assert open_picture(path, background=None).mode == "RGB"
+
+
+def test_what_a_palette_leaves_out_is_kept_as_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "palette.png"
+    path.write_bytes(png((2, 1), 8, PALETTE, [b"\0\1"], PLTE=b"\7\7\7\xff\0\0", tRNS=b"\0"))
+    kept = np.asarray(open_picture(path, background=None))
+    assert kept.tolist() == [[[7, 7, 7, 0], [255, 0, 0, 255]]]
+
+
+def test_a_file_in_memory_is_opened_as_one_on_the_disk(tmp_path: Path) -> None:
+    for kind in FORMATS:
+        content = _encoded(_noise(), kind)
+        assert np.array_equal(decode_picture(content, "a picture"), _open(tmp_path, content)), kind
+    photo = _encoded(_noise((64, 64)), "JPEG")
+    contents = {
+        "empty": b"",
+        "not a picture": b"text",
+        "truncated": photo[: len(photo) // 2].ljust(len(photo), b"\0"),
+        "too many pixels": bombs()["bomb.png"],
+    }
+    for kind, content in contents.items():
+        with pytest.raises(PictureError, match=r"^shard\.tar:1 ") as caught:
+            decode_picture(content, "shard.tar:1")
+        assert caught.value.kind == kind
 
 
 def test_half_transparent_is_half_way_to_the_background(tmp_path: Path) -> None:

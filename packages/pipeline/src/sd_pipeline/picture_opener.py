@@ -1,4 +1,4 @@
-"""Picture files as training sees them: upright, in sRGB, opaque, or refused with the reason."""
+"""Picture files, whoever made them: upright, in sRGB, or refused with the reason."""
 
 import mmap
 import stat
@@ -9,8 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from sd_train.errors import TrainError
-from sd_train.printable import printable
+from sd_pipeline.errors import PipelineError
+from sd_pipeline.printable import printable
 
 Colour = tuple[int, int, int]
 
@@ -37,22 +37,26 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_TILE = 258, 262, (322, 323)
 _ICC_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
-class PictureError(TrainError):
-    """Say why a file is no picture to learn from: `kind` to count by, `reason` with the mend."""
+class PictureError(PipelineError):
+    """Say why a file is no picture that can be read: `kind` to count by, `reason` with the mend.
 
-    def __init__(self, path: Path, kind: str, what: str, mend: str) -> None:
+    `file` is its path, or what else it is called.
+    """
+
+    def __init__(self, file: object, kind: str, what: str, mend: str) -> None:
         self.kind = kind
         self.reason = f"{what}; {mend}"
-        super().__init__(f"{printable(path)} {self.reason}")
+        super().__init__(f"{printable(file)} {self.reason}")
 
 
 def open_picture(
-    path: Path, *, background: Colour = WHITE, max_pixels: int = MAX_PIXELS
+    path: Path, *, background: Colour | None = WHITE, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Open a picture upright as 8-bit sRGB: its first frame, on `background` where transparent.
 
-    The file's content says its format, not its name. Raises `PictureError` for all that is not a
-    whole picture of up to `max_pixels`; the size is read from the header before pixels are decoded.
+    Without a background it keeps its alpha: it is RGBA where it has some, else RGB. The file's
+    content says its format, not its name. Raises `PictureError` for all that is not a whole picture
+    of up to `max_pixels`; the size is read from the header before pixels are decoded.
     """
     _check_file(path)
     try:
@@ -65,40 +69,65 @@ def open_picture(
         raise _explain(path, error) from error
 
 
+def decode_picture(
+    content: bytes,
+    name: object,
+    *,
+    background: Colour | None = WHITE,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Open a picture whose file is in memory, as `open_picture` does; errors call it `name`."""
+    _check_num_bytes(name, len(content))
+    try:
+        return _decode(name, BytesIO(content), background, max_pixels)
+    except PictureError:
+        raise
+    except Exception as error:
+        raise _explain(name, error) from error
+
+
 def _check_file(path: Path) -> None:
     try:
         status = path.stat()
+    except FileNotFoundError as error:
+        raise PictureError(path, "missing", "does not exist", "name a picture") from error
     except (OSError, ValueError) as error:
         what = f"cannot be reached ({_first_line(error)})"
         raise PictureError(path, "missing", what, "name a file that is there") from error
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
         what = "is a folder, pipe or device"
         raise PictureError(path, "not a file", what, "name a file")
-    if status.st_size == 0:
-        raise PictureError(path, "empty", "is empty (0 bytes)", _FETCH_AGAIN)
-    if status.st_size > MAX_BYTES:
-        what = f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}"
-        raise PictureError(path, "too many bytes", what, "make it smaller")
+    _check_num_bytes(path, status.st_size)
 
 
-def _decode(path: Path, file: BinaryIO, background: Colour, max_pixels: int) -> Image.Image:
+def _check_num_bytes(name: object, num_bytes: int) -> None:
+    if num_bytes == 0:
+        raise PictureError(name, "empty", "is empty (0 bytes)", _FETCH_AGAIN)
+    if num_bytes > MAX_BYTES:
+        what = f"has {num_bytes:,} bytes, more than {MAX_BYTES:,}"
+        raise PictureError(name, "too many bytes", what, "make it smaller")
+
+
+def _decode(
+    name: object, file: BinaryIO, background: Colour | None, max_pixels: int
+) -> Image.Image:
     with Image.open(file, formats=_FORMATS) as header:
-        _check_head(path, header, max_pixels)
+        _check_head(name, header, max_pixels)
         _check_whole(file, header)
     file.seek(0)
     with Image.open(file, formats=_FORMATS) as image:
         _scale_transparent_value(image)
         image.load()
-        picture = _on_background(_as_8_bit(image), image.info.get("icc_profile"), background)
+        picture = _in_srgb(_as_8_bit(image), image.info.get("icc_profile"), background)
         turn = _TURNS.get(_orientation(image))
     picture.info = {}  # what it says of profile and rotation is done
     return picture if turn is None else picture.transpose(turn)
 
 
-def _check_head(path: Path, image: ImageFile.ImageFile, max_pixels: int) -> None:
+def _check_head(name: object, image: ImageFile.ImageFile, max_pixels: int) -> None:
     if image.mode in ("I", "F"):
         what = f"has 32-bit pixels ({image.mode}), whose black and white are not known"
-        raise PictureError(path, "pixel format", what, "save it with 8 or 16 bits a channel")
+        raise PictureError(name, "pixel format", what, "save it with 8 or 16 bits a channel")
     sizes = [image.size]
     if image.format == "TIFF":  # a tile may be larger than the picture, and is decoded whole
         tags = image.tag_v2  # type: ignore[attr-defined]
@@ -107,8 +136,8 @@ def _check_head(path: Path, image: ImageFile.ImageFile, max_pixels: int) -> None
         if width * height > max_pixels:
             what = f"has {width} x {height} pixels, more than {max_pixels:,}"
             allowable = width * height <= 2 * MAX_PIXELS
-            mend = "make it smaller" + ", or raise data.max_pixels" * allowable
-            raise PictureError(path, "too many pixels", what, mend)
+            mend = "make it smaller" + ", or raise max_pixels" * allowable
+            raise PictureError(name, "too many pixels", what, mend)
 
 
 def _check_whole(file: BinaryIO, image: ImageFile.ImageFile) -> None:
@@ -125,16 +154,22 @@ def _jpeg_ends(file: BinaryIO) -> bool:
     Where a broken download left zeros, libjpeg paints grey and says nothing. Thumbnails in the
     head have end markers of their own, so the search begins at the start of scan.
     """
+    if isinstance(file, BytesIO):
+        return _scan_ends(file.getvalue())
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        place = 2
-        while place + 4 <= len(data) and data[place] == 0xFF:
-            marker = data[place + 1]
-            if marker == 0xDA:
-                break
-            # A marker may have any number of fill bytes before it.
-            length = int.from_bytes(data[place + 2 : place + 4], "big")
-            place += 1 if marker == 0xFF else 2 + length
-        return data.find(b"\xff\xd9", place) >= 0
+        return _scan_ends(data)
+
+
+def _scan_ends(data: bytes | mmap.mmap) -> bool:
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xDA:
+            break
+        # A marker may have any number of fill bytes before it.
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        place += 1 if marker == 0xFF else 2 + length
+    return data.find(b"\xff\xd9", place) >= 0
 
 
 def _scale_transparent_value(image: ImageFile.ImageFile) -> None:
@@ -168,7 +203,8 @@ def _as_8_bit(image: ImageFile.ImageFile) -> Image.Image:
     return Image.merge("LA", (grey, Image.fromarray(alpha)))
 
 
-def _on_background(image: Image.Image, profile: bytes | None, background: Colour) -> Image.Image:
+def _in_srgb(image: Image.Image, profile: bytes | None, background: Colour | None) -> Image.Image:
+    """Convert colours, and lay what is transparent on the background, if there is one."""
     mode, alpha = image.mode, None
     if image.has_transparency_data:
         image = image if mode == "RGBA" else image.convert("RGBA")
@@ -180,7 +216,14 @@ def _on_background(image: Image.Image, profile: bytes | None, background: Colour
     picture = _to_srgb(image, profile)
     if alpha is None:
         return picture
-    return Image.composite(picture, Image.new("RGB", picture.size, background), alpha)
+    picture.putalpha(alpha)
+    return picture if background is None else on_background(picture, background)
+
+
+def on_background(image: Image.Image, background: Colour) -> Image.Image:
+    """Return an RGBA picture as RGB, on a colour where it is transparent."""
+    colour = Image.new("RGB", image.size, background)
+    return Image.composite(image.convert("RGB"), colour, image.getchannel("A"))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -211,22 +254,25 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
-def _explain(path: Path, error: Exception) -> PictureError:
+def _explain(name: object, error: Exception) -> PictureError:
     reason = _first_line(error)
     if isinstance(error, UnidentifiedImageError):
-        what = "is no PNG, JPEG, WebP, BMP, GIF or TIFF picture, or its head is damaged"
-        return PictureError(path, "not a picture", what, "convert it to PNG or delete it")
+        what = "is no PNG, JPEG, WebP, BMP, GIF or TIFF with a whole head"
+        mend = "convert it to PNG or delete it"
+        return PictureError(
+            name, "not a picture", f"{what}, so it is no picture that can be read", mend
+        )
     if isinstance(error, Image.DecompressionBombError):
         what = f"has more than {2 * MAX_PIXELS:,} pixels, which no setting allows"
-        return PictureError(path, "too many pixels", what, "make it smaller")
+        return PictureError(name, "too many pixels", what, "make it smaller")
     if isinstance(error, PermissionError):
-        return PictureError(path, "no permission", "may not be read", "change its permissions")
+        return PictureError(name, "no permission", "may not be read", "change its permissions")
     if isinstance(error, MemoryError):
         what = "needs more memory than there is"
-        return PictureError(path, "too many pixels", what, "make it smaller")
+        return PictureError(name, "too many pixels", what, "make it smaller")
     if isinstance(error, EOFError) or "truncated" in reason.lower():
-        return PictureError(path, "truncated", f"ends too early ({reason})", _FETCH_AGAIN)
-    return PictureError(path, "damaged", f"is damaged ({reason})", _FETCH_AGAIN)
+        return PictureError(name, "truncated", f"ends too early ({reason})", _FETCH_AGAIN)
+    return PictureError(name, "damaged", f"is damaged ({reason})", _FETCH_AGAIN)
 
 
 def _first_line(error: Exception) -> str:
