@@ -293,6 +293,27 @@ def test_sdxl_is_finetuned_with_both_text_encoders_and_its_sizes(
         assert found.keys() == {"lora_unet", "lora_te1_text_model", "lora_te2_text_model"}
 
 
+@pytest.mark.parametrize("text", [False, True], ids=["cached", "live"])
+def test_a_dropped_caption_is_zeros_where_the_model_has_them_for_an_empty_prompt(
+    sdxl: Path, tiny_model: Path, cats: Path, tmp_path: Path, text: bool
+) -> None:
+    told: list[Any] = []
+    for model in (sdxl, tiny_model):
+        data = {"folder": str(cats), "size": 64, "caption_dropout": 1.0}
+        config = settings("lora", model, cats, lora={"text": text}, data=data)
+        task = build_task(config, tmp_path / model.name)
+        task.denoising.parts.unet.register_forward_pre_hook(lambda _, args: told.append(args))
+        task.loss(task.source.batch([0, 1], torch.Generator()), torch.Generator())
+        ((_, _, states, added),) = told
+        zeros = task.denoising.parts.zeros_for_empty
+        assert (not states.any()) == zeros
+        assert added is None or not added.pooled.any()
+        told.clear()
+        task.denoising.held_out_loss(task.subject.fixed([0]), chunk=1)
+        assert told[0][2].any(), "captions that are kept are told"
+        told.clear()
+
+
 def test_text_encoders_learn_at_a_rate_of_their_own(
     tiny_model: Path, cats: Path, tmp_path: Path
 ) -> None:

@@ -23,8 +23,12 @@ def text_table(
     reporter: Reporter,
     *,
     live: bool = False,
+    zeros_for_empty: bool = False,
 ) -> TextTable:
-    """Prepare the K texts of each of N pictures: encoded, or as ids where the encoder is `live`."""
+    """Prepare the K texts of each of N pictures: encoded, or as ids where the encoder is `live`.
+
+    `zeros_for_empty` is as in `TextTable`.
+    """
     distinct = {text for each in texts for text in each}
     unique = [*sorted(distinct - {""}), ""]
     row_of = {text: row for row, text in enumerate(unique)}
@@ -33,14 +37,14 @@ def text_table(
     for line in lines:
         reporter.message(line)
     if live:
-        return TextTable(values=token_ids, rows=rows)
+        return TextTable(values=token_ids, rows=rows, zeros_for_empty=zeros_for_empty)
 
     def compute() -> dict[str, Tensor]:
         reporter.message(f"encoding {len(unique)} captions")
         return encode_all(encoder, token_ids)
 
     values = cached(cache_folder, "text", _key(encoder, unique), compute)
-    return TextTable(values=values, rows=rows)
+    return TextTable(values=values, rows=rows, zeros_for_empty=zeros_for_empty)
 
 
 def posteriors(

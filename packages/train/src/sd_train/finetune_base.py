@@ -59,7 +59,14 @@ class Base(Generic[ConfigT]):
             # SDXL's autoencoder overflows in fp16.
             safe = "fp32" if parts.vae.config.force_upcast and precision == "fp16" else precision
             latents = posteriors(parts.vae, folder, safe, cache, self.reporter)
-        table = text_table(parts.text_encoder, texts, cache, self.reporter, live=live)
+        table = text_table(
+            parts.text_encoder,
+            texts,
+            cache,
+            self.reporter,
+            live=live,
+            zeros_for_empty=parts.zeros_for_empty,
+        )
         sizes = told_sizes(folder) if parts.unet.config.takes_sizes else None
         return DenoiserSource(folder, latents, table, sizes)
 

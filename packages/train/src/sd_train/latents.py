@@ -54,18 +54,21 @@ class TextTable:
     """The texts of N pictures: rows of `values`, tensors (U, ...) by their names in a batch.
 
     Row i of `rows` (N, K) names the K texts of picture i, of which a batch gets one at random. The
-    last row of the values is that of the empty prompt.
+    last row of the values is that of the empty prompt; with `zeros_for_empty` it stands for zeros,
+    as SDXL has it where nothing is told.
     """
 
     values: Mapping[str, Tensor]
     rows: Tensor
+    zeros_for_empty: bool = False
 
     def take(
         self, indices: Sequence[int], dropped: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Gather the text of pictures, the empty prompt where `dropped` (B,).
 
-        Without a generator a picture's text is its first.
+        Without a generator a picture's text is its first. `told` (B,), where zeros stand for the
+        empty prompt, is False for what they are to replace.
         """
         rows = self.rows[list(indices)]
         num_texts, column = rows.shape[1], torch.zeros(len(rows), 1, dtype=torch.long)
@@ -73,16 +76,17 @@ class TextTable:
             column = torch.randint(num_texts, column.shape, generator=generator)
         empty = len(next(iter(self.values.values()))) - 1
         chosen = rows.gather(1, column).squeeze(1).masked_fill(dropped, empty)
-        return {name: values[chosen] for name, values in self.values.items()}
+        told = {"told": chosen != empty} if self.zeros_for_empty else {}
+        return {**{name: values[chosen] for name, values in self.values.items()}, **told}
 
 
 class DenoiserSource:
     """The training pictures of a folder with their text.
 
     A batch has `mean` and `std` if they are cached, else `images`; `token_ids` (and `token_ids_2`
-    for a second text encoder), or `hidden_states` and `pooled`; `sizes` where there are some:
-    (N, 6), what SDXL is told of each picture; and `mask` where the folder has masks: (N, 1, h, w)
-    from 0, not learnt, to 1, as large as the latents or the pictures.
+    for a second text encoder), or `hidden_states` and `pooled`; `told` as `TextTable.take` says;
+    `sizes` where there are some: (N, 6), what SDXL is told of each picture; and `mask` where the
+    folder has masks: (N, 1, h, w) from 0, not learnt, to 1, as large as latents or pictures.
     """
 
     def __init__(

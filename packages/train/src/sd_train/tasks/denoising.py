@@ -141,6 +141,8 @@ class Denoising:
             text = Conditioning(hidden_states=batch["hidden_states"], pooled=batch.get("pooled"))
         else:
             text = encode_ids(self.parts.text_encoder, batch)
+        if "told" in batch:
+            text = _zeroed_unless(text, batch["told"])
         return self._with_sizes(text, batch.get("sizes"))
 
     def _with_sizes(self, text: Conditioning, sizes: Tensor | None) -> Conditions:
@@ -150,3 +152,13 @@ class Denoising:
             assert sizes is not None
             added = AddedConditions(pooled=text.pooled.to(self.dtype), sizes=sizes)
         return Conditions(hidden_states=text.hidden_states.to(self.dtype), added=added)
+
+
+def _zeroed_unless(text: Conditioning, told: Tensor) -> Conditioning:
+    """Return text with zeros in the rows that are not `told` (B,)."""
+    zeros = text.zeroed()
+    states = torch.where(told[:, None, None], text.hidden_states, zeros.hidden_states)
+    pooled = text.pooled
+    if pooled is not None and zeros.pooled is not None:
+        pooled = torch.where(told[:, None], pooled, zeros.pooled)
+    return Conditioning(hidden_states=states, pooled=pooled)
