@@ -90,6 +90,26 @@ def test_train_vae_follows_the_file_and_flags_override_it(
     assert "finished at step 4" in capsys.readouterr().out
 
 
+def test_train_vae_takes_the_learned_parts_of_its_loss_by_flags(
+    vae_run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    flags = ["--adversarial", "0.3", "--adversarial-start", "1", "--device", "cpu"]
+    flags += ["--kind", "vq"]
+    flags += ["--set", "adversarial.num_filters=4"]
+    assert run(["train-vae", str(vae_run_file), "--run", str(folder), *flags]) == 0
+    resolved = (folder / "config.toml").read_text()
+    assert "[adversarial]" in resolved
+    assert "start_step = 1" in resolved
+    assert 'kind = "vq"' in resolved
+    assert "num_embeddings = 8192" in resolved
+    capsys.readouterr()
+    nowhere = str(tmp_path / "lpips.pth")
+    flags = ["--run", str(tmp_path / "other"), "--perceptual", nowhere]
+    assert run(["train-vae", str(vae_run_file), *flags]) == 2
+    assert f"perceptual.weights = '{nowhere}' is no file" in capsys.readouterr().err
+
+
 def test_export_writes_the_latest_checkpoint_as_a_model(
     vae_run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from sd_pipeline.config_types import checked
 from sd_sampler import SamplerError
 from sd_textenc import TextEncoderError
 from sd_unet import UNetConfigError
-from sd_vae import VAEError
+from sd_vae import VAEError, config_from_diffusers, scenes, with_codebook
 from tests.fault.mutations import NUMBERS
 
 FILES = [
@@ -125,3 +125,14 @@ def test_the_refusal_names_the_file_the_value_and_the_limit() -> None:
         "unet/config.json: layers_per_block is 1000000000; it must be a whole number from 1 to 16,"
         " or a list of up to 16 such"
     )
+
+
+def test_a_spoilt_config_of_a_codebook_is_read_or_refused_in_one_line() -> None:
+    messages = []
+    for config in spoilt(with_codebook(scenes()).to_diffusers()):
+        try:
+            config_from_diffusers(checked(config, what="vae/config.json"))
+        except OURS as error:
+            messages.append(str(error))
+    assert len(messages) > 200
+    assert all(message.isprintable() and len(message) < 2000 for message in messages)

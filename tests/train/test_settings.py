@@ -28,6 +28,8 @@ def test_overrides_win_over_the_file_and_none_means_not_given(tmp_path: Path) ->
         (MINIMAL + "size = 64\ncrop = 65\n", r"data: crop 65 exceeds size 64; use at most 64"),
         (MINIMAL.replace("10", "ten"), r"cannot be read"),
         (MINIMAL + '[loss]\nreconstruction = "l3"\n', r"loss.reconstruction = 'l3'.*'l1' or 'mse'"),
+        (MINIMAL + "[adversarial]\nstartstep = 3\n", r"did you mean 'start_step'\?"),
+        (MINIMAL + '[perceptual]\nvgg = "x"\n', r"perceptual\.weights is missing"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:

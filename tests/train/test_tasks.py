@@ -17,8 +17,9 @@ from sd_train.build import build_denoiser_task
 from sd_train.images import to_float
 from sd_train.seeds import generator_for
 from sd_train.settings import load_toml
-from sd_train.tasks.vae import LatentStatistics, build_vae_task, psnr
+from sd_train.tasks.vae import LatentStatistics, build_vae_task
 from sd_unet import DiT
+from sd_vae import VQModel
 
 COLOURS = ("red", "blue", "white")
 TRAINER = {
@@ -196,17 +197,12 @@ def test_latent_statistics_are_those_of_samples() -> None:
     assert statistics.std == pytest.approx((1 + (0.25 + 4) / 2) ** 0.5)
 
 
-def test_psnr_of_a_known_error() -> None:
-    images = torch.zeros(2, 3, 4, 4)
-    assert psnr(images, images + 0.2).tolist() == pytest.approx([20.0, 20.0], rel=1e-5)
-
-
 def test_the_autoencoder_validates_on_whole_held_out_pictures(
     pictures: Path, tmp_path: Path
 ) -> None:
     run(_vae_config(pictures), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "scalars.jsonl").open()]
-    names = {"l1", "gradient", "kl", "psnr", "latent_mean", "latent_std"}
+    names = {"l1", "gradient", "kl", "psnr", "ssim", "latent_mean", "latent_std"}
     assert {f"validation/{name}" for name in names} <= lines[-1].keys()
     with Image.open(tmp_path / "samples/step-00000004-reconstruction.png") as shown:
         assert shown.size == (2 * 32, 2 * 32)
@@ -263,6 +259,18 @@ def test_a_unets_field_is_no_transformers(pictures: Path, vae_folder: Path) -> N
     config = _denoiser_config(pictures, vae_folder, arch="dit")
     with pytest.raises(TrainError, match=r"unet\.fields\.block_out_channels is not a setting"):
         build_denoiser_task(config)
+
+
+def test_a_denoiser_learns_latents_of_a_codebook(pictures: Path, tmp_path: Path) -> None:
+    values = _vae_config(pictures, steps=1).model_dump()
+    values["kind"] = "vq"
+    values["vae"]["fields"]["num_embeddings"] = 16
+    trained = run(VAETrainConfig.model_validate(values), tmp_path / "vae")
+    assert trained.model is not None
+    result = run(_denoiser_config(pictures, trained.model), tmp_path / "unet")
+    assert result.model is not None
+    assert isinstance(load_model(result.model).vae, VQModel)
+    assert load_json(result.model / "model_index.json")["vae"] == ["diffusers", "VQModel"]
 
 
 def test_latents_are_encoded_once_and_equal_fresh_ones(

@@ -20,7 +20,7 @@ def test_a_perfect_picture_under_the_prior_costs_nothing() -> None:
     images, _ = pictures()
     config = VAELossConfig(kl_weight=1.0, gradient_weight=1.0, detail_weight=1.0)
     terms = VAELoss(config)(images, images, standard())
-    assert [term.item() for term in terms] == [0.0, 0.0, 0.0, 0.0, 0.0]
+    assert [term.item() for term in terms] == [0.0] * 8
 
 
 @pytest.mark.parametrize(("name", "power"), [("l1", 1), ("mse", 2)])
@@ -112,10 +112,47 @@ def test_perceptual_and_adversarial_terms_are_added_as_they_are() -> None:
     plain = VAELoss()(images, recon, standard()).total
     loss = VAELoss(
         perceptual=lambda images, recon: 3.0 * (images - recon).square().mean(),
-        adversarial=lambda recon: recon.mean(),
+        adversarial=lambda images, recon, others: recon.mean(),  # noqa: ARG005
     )
     expected = plain + 3.0 * (images - recon).square().mean() + recon.mean()
     torch.testing.assert_close(loss(images, recon, standard()).total, expected)
+
+
+def test_a_perceptual_term_has_a_weight() -> None:
+    images, recon = pictures()
+    terms = VAELoss(
+        VAELossConfig(perceptual_weight=0.5),
+        perceptual=lambda images, recon: (images - recon).square().mean(),
+    )(images, recon, standard())
+    torch.testing.assert_close(terms.perceptual, (images - recon).square().mean())
+    torch.testing.assert_close(terms.total, terms.reconstruction + 0.5 * terms.perceptual)
+
+
+def test_a_learnt_logvar_divides_the_error_and_is_added() -> None:
+    images, recon = pictures()
+    config = VAELossConfig(learn_logvar=True, logvar_init=-1.5, kl_weight=0.25, gradient_weight=1.0)
+    posterior = DiagonalGaussian.from_moments(torch.ones(2, 8, 2, 2))
+    terms = VAELoss(config)(images, recon, posterior)
+    error = terms.reconstruction + terms.gradient
+    expected = error * torch.tensor(1.5).exp() - 1.5 + 0.25 * terms.kl
+    torch.testing.assert_close(terms.total, expected)
+
+
+def test_a_learnt_logvar_comes_to_the_logarithm_of_the_error() -> None:
+    images, recon = pictures()
+    loss = VAELoss(VAELossConfig(learn_logvar=True, kl_weight=0.0))
+    (logvar,) = loss.parameters()
+    optimizer = torch.optim.SGD([logvar], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        terms = loss(images, recon, standard())
+        terms.total.backward()
+        optimizer.step()
+    torch.testing.assert_close(logvar.detach(), terms.reconstruction.log(), atol=1e-3, rtol=0)
+
+
+def test_without_learning_it_there_is_no_logvar() -> None:
+    assert not list(VAELoss().parameters())
 
 
 def test_the_loss_of_a_bfloat16_picture_is_float32() -> None:

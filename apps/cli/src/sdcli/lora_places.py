@@ -119,13 +119,13 @@ def _hollow(model: "Model") -> "Parts":
     from sd_pipeline import Parts
     from sd_textenc import DualTextEncoder, build_text_encoder
     from sd_unet import build_backbone
-    from sd_vae import AutoencoderKL
+    from sd_vae import build_autoencoder
 
     with skeleton():
         towers = [build_text_encoder(text.config, text.tokenizer) for text in model.texts]
         return Parts(
             unet=build_backbone(model.unet.config),
-            vae=AutoencoderKL(model.vae.config),
+            vae=build_autoencoder(model.vae.config),
             text_encoder=DualTextEncoder(*towers) if len(towers) == 2 else towers[0],
             scheduler=model.scheduler,
         )

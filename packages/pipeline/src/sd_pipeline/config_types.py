@@ -95,14 +95,17 @@ _KINDS: dict[str, _Kind] = {
     "latent_channels": _whole(1, 1024),
     "layer_norm_eps": _number(0, 1),
     "layers_per_block": _whole(1, _LAYERS // 4, listed=True),
+    "lookup_from_codebook": _SWITCH,
     "max_position_embeddings": _whole(1, 2**14),
     "mid_block_add_attention": _SWITCH,
     "model_type": _NAME,
     "norm_eps": _number(0, 1),
     "norm_num_groups": _whole(1, _CHANNELS),
+    "norm_type": replace(_NAME, null=True),
     "num_attention_heads": _whole(1, 1024, null=True),
     "num_hidden_layers": _whole(1, 4 * _LAYERS),
     "num_train_timesteps": _whole(1, 100_000),
+    "num_vq_embeddings": _whole(1, 2**20),
     "out_channels": _whole(1, 1024),
     "prediction_type": _NAME,
     "projection_class_embeddings_input_dim": _whole(1, _CHANNELS, null=True),
@@ -119,6 +122,7 @@ _KINDS: dict[str, _Kind] = {
     "use_karras_sigmas": _SWITCH,
     "use_linear_projection": _SWITCH,
     "vocab_size": _whole(1, 2**24),
+    "vq_embed_dim": _whole(1, 1024, null=True),
 }
 
 

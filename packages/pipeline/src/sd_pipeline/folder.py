@@ -87,7 +87,7 @@ def open_unet(folder: Path, *, variant: str | None = None) -> Part[BackboneConfi
 
 def open_vae(folder: Path, *, variant: str | None = None) -> Part[VAEConfig]:
     """Read an autoencoder's folder, in diffusers' names of today or of before 2023."""
-    config = VAEConfig.from_diffusers(load_part_config(folder / "config.json"))
+    config = sd_vae.config_from_diffusers(load_part_config(folder / "config.json"))
     weights = sd_vae.folder_key_map().apply(open_weights(folder, WEIGHTS, variant))
     return Part(config=config, tensors=weights, what=str(folder))
 
@@ -226,7 +226,7 @@ def _index(model: Model, family: Family, scheduler: str) -> dict[str, Any]:
         "image_encoder": [None, None],
         "scheduler": ["diffusers", scheduler],
         "unet": ["sd_unet", "DiT"] if dit else ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
+        "vae": ["diffusers", model.vae.config.to_diffusers()["_class_name"]],
     }
     if family.name.startswith("sdxl"):
         missing = {"text_encoder": [None, None], "tokenizer": [None, None]}

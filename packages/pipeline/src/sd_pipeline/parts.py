@@ -14,7 +14,7 @@ from sd_pipeline.model import Model, Part, TextPart, family_of
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import DualTextEncoder, TextTower, build_text_encoder
 from sd_unet import Backbone, BackboneConfig, build_backbone
-from sd_vae import AutoencoderKL, VAEConfig
+from sd_vae import AutoencoderKL, VAEConfig, build_autoencoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,7 @@ def build_unet(part: Part[BackboneConfig], *, dtype: torch.dtype = torch.float32
 def build_vae(part: Part[VAEConfig], *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
     """Make an autoencoder and fill it."""
     with skeleton():
-        vae = AutoencoderKL(part.config)
+        vae = build_autoencoder(part.config)
     _fill(vae, part.tensors, part.what, dtype)
     return vae
 
@@ -102,7 +102,7 @@ def unfit_keys(model: Model) -> list[str]:
     with skeleton():
         wanted: list[tuple[str, Mapping[str, Tensor], Mapping[str, Tensor]]] = [
             (model.unet.what, build_backbone(model.unet.config).state_dict(), model.unet.tensors),
-            (model.vae.what, AutoencoderKL(model.vae.config).state_dict(), model.vae.tensors),
+            (model.vae.what, build_autoencoder(model.vae.config).state_dict(), model.vae.tensors),
         ]
         for text in model.texts:
             encoder = build_text_encoder(text.config, text.tokenizer)

@@ -24,7 +24,7 @@ from sd_train.rehearsal import Rehearsal
 from sd_train.reporter import LineReporter, Reporter, SilentReporter, StepInfo, TrainResult
 from sd_train.run import build_task, export_run, load_run, rehearse_run, run
 from sd_train.settings import load_toml, read_values, save_config
-from sd_train.task import Batch, BatchSource, Task, Validation
+from sd_train.task import Batch, BatchSource, Opponent, Task, Validation
 from sd_train.trainer import export, train
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "HypernetworkTrainConfig",
     "LineReporter",
     "LoraTrainConfig",
+    "Opponent",
     "PictureError",
     "PictureFolder",
     "Rehearsal",

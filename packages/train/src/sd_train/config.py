@@ -103,16 +103,62 @@ class Architecture(Settings):
 
 
 class VAELossSettings(Settings):
-    """The weights of the autoencoder's loss."""
+    """The weights of the autoencoder's loss.
+
+    `learn_logvar` learns how much all errors together count against the divergence of the latents,
+    from `logvar_init` on (see `sd_vae.VAELoss`). `perceptual_weight` is of `[perceptual]`,
+    `codebook_weight` and `commitment_weight` of `kind = "vq"`.
+    """
 
     reconstruction: Literal["l1", "mse"] = "l1"
     kl_weight: Annotated[float, Field(ge=0)] = 1e-6
     gradient_weight: Annotated[float, Field(ge=0)] = 0.0
     detail_weight: Annotated[float, Field(ge=0)] = 0.0
+    perceptual_weight: Annotated[float, Field(ge=0)] = 1.0
+    learn_logvar: bool = False
+    logvar_init: float = 0.0
+    codebook_weight: Annotated[float, Field(ge=0)] = 1.0
+    commitment_weight: Annotated[float, Field(ge=0)] = 0.25
+
+
+class PerceptualSettings(Settings):
+    """The files of the perceptual network, safetensors or `.pth`; nothing is downloaded.
+
+    `weights` is LPIPS with its VGG16, such as a whole `lpips.LPIPS(net="vgg")`, or an autoencoder's
+    checkpoint that was saved with its loss; or VGG16 alone, whose channels then count equally; or
+    LPIPS's own layers alone, with the VGG16, torchvision's, in `vgg`.
+    """
+
+    weights: str
+    vgg: str = ""
+
+
+class AdversarialSettings(Settings):
+    """The discriminator that the autoencoder learns against, from `start_step` steps on.
+
+    `weight` is what the decoder hears of it, with `adaptive` in proportion to all other terms
+    (Esser et al., arXiv 2012.09841, equation 7). `num_layers`, `num_filters` and `norm` are the
+    discriminator's, `learning_rate` (the trainer's, unless given), `betas` and `weight_decay` its
+    optimizer's; schedule, clipping and all else are the trainer's.
+    """
+
+    weight: Annotated[float, Field(ge=0)] = 0.5
+    start_step: Count = 0
+    loss: Literal["hinge", "non_saturating"] = "hinge"
+    adaptive: bool = True
+    num_layers: AtLeastOne = 3
+    num_filters: AtLeastOne = 64
+    norm: Literal["batch", "group"] = "batch"
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (
+        0.5,
+        0.9,
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
 
 class VAETrainConfig(Settings):
-    """A run of `train-vae`.
+    """A run of `train-vae`, of the `kind` "kl", or "vq" with a codebook.
 
     `init_from` is a folder with an autoencoder to go on from; with `decoder_only` its encoder and
     scaling factor stay as they are, so that denoisers trained on its latents stay valid.
@@ -121,12 +167,18 @@ class VAETrainConfig(Settings):
     `equivariance` is the share of the steps in which pictures and latents are halved in size before
     the latents are decoded: latents that mean the same at any scale hold no hidden patterns, and
     denoisers learn them several times as fast (Kouzelis et al., "EQ-VAE", arXiv 2502.09509).
+
+    With `[perceptual]` and `[adversarial]`, off unless they are there, the loss is whole that of
+    latent diffusion (Rombach et al., arXiv 2112.10752, appendix G).
     """
 
     trainer: TrainerConfig
     data: DataConfig
+    kind: Literal["kl", "vq"] = "kl"
     vae: Architecture = Architecture(preset="sd15")
     loss: VAELossSettings = VAELossSettings()
+    perceptual: PerceptualSettings | None = None
+    adversarial: AdversarialSettings | None = None
     attention: str = "auto"
     equivariance: Annotated[float, Field(ge=0, le=1)] = 0.0
     init_from: str = ""
@@ -143,6 +195,15 @@ class VAETrainConfig(Settings):
     def _learns_whole_pictures(self) -> "VAETrainConfig":
         if self.data.alpha_is_mask:
             raise ValueError("an autoencoder learns whole pictures; leave data.alpha_is_mask out")
+        return self
+
+    @model_validator(mode="after")
+    def _opponent_has_its_turn(self) -> "VAETrainConfig":
+        if self.adversarial and self.adversarial.start_step >= self.trainer.steps:
+            raise ValueError(
+                f"adversarial.start_step {self.adversarial.start_step} is not below trainer.steps "
+                f"{self.trainer.steps}; lower it, or leave [adversarial] out"
+            )
         return self
 
 

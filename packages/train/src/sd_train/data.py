@@ -161,6 +161,17 @@ def check_sizes(config: DataConfig, multiple: int) -> None:
             )
 
 
+def check_least_size(config: DataConfig, least: int, what: str, *, halved: bool) -> None:
+    """Raise TrainError where the squares that training sees are too small for `what`."""
+    name = "crop" if config.crop else "size"
+    side = getattr(config, name)
+    if side >> halved < least:
+        raise TrainError(
+            f"data.{name} = {side}{', halved by equivariance,' * halved} is too small for "
+            f"{what}; use {least << halved} or more"
+        )
+
+
 def describe(folder: PictureFolder) -> list[str]:
     """Say what is learnt from, what `sdcli data check` says of it, and what was left out."""
     learnt, examples = len(folder) - len(folder.held_out), len(folder.training)

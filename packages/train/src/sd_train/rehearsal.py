@@ -69,12 +69,15 @@ def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
     Raises what a step raises, such as torch's own error where memory does not suffice.
     """
     with torch.random.fork_rng():
-        state = TrainState(task.modules(), config)
+        state = TrainState.of(task, config)
+        # At the end of the run, for an opponent may not be there from the start.
+        state.step = max(0, config.steps - _NUM_STEPS)
         trainer = Trainer(task, config, run_folder, SilentReporter(), state)
         if state.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(state.device)
-        for module in state.modules.values():
-            module.train()
+        for learners in state.everybody:
+            for module in learners.modules.values():
+                module.train()
         stream = BatchStream(
             task.source,
             batch_size=config.batch_size,
@@ -88,7 +91,7 @@ def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
             stream.close()
     peak, memory = _memory(state.device)
     return Rehearsal(
-        num_parameters=sum(parameter.numel() for parameter in state.parameters),
+        num_parameters=sum(p.numel() for each in state.everybody for p in each.parameters),
         seconds_per_step=seconds,
         seconds=seconds * config.steps,
         peak_memory=peak,

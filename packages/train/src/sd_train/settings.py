@@ -5,7 +5,7 @@ import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -123,9 +123,16 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
 def _fields_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         field = kind.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
+        annotation = None if field is None else field.annotation
+        # A table that may be left out is a union with None.
+        tables = [
+            one
+            for one in (annotation, *get_args(annotation))
+            if isinstance(one, type) and issubclass(one, BaseModel)
+        ]
+        if not tables:
             return []
-        kind = field.annotation
+        kind = tables[0]
     return list(kind.model_fields)
 
 

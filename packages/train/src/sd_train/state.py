@@ -5,16 +5,16 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from sd_checkpoint import Checkpoint, atomic_path, load_into, load_json, save_json, save_safetensors
+from sd_checkpoint import Checkpoint, atomic_path, load_json, save_json, save_safetensors
 from sd_train.config import TrainerConfig
 from sd_train.ema import Ema
 from sd_train.errors import TrainError
+from sd_train.learners import Learners
 from sd_train.manifest import damage_of, write_manifest
-from sd_train.optim import build_optimizer
 from sd_train.precision import grad_scaler
+from sd_train.task import Opponent, Task, opponent_of
 
 _STEP_FOLDER = re.compile(r"step-(\d+)")
 
@@ -22,22 +22,19 @@ _STEP_FOLDER = re.compile(r"step-(\d+)")
 class TrainState:
     """Everything a run changes: weights, averages, optimizer, loss scale, step, data position.
 
-    Random numbers need no state of their own: they are a function of (seed, position).
+    An opponent's weights and optimizer are in the same files; there are no averages of it. Random
+    numbers need no state of their own: they are a function of (seed, position).
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], config: TrainerConfig) -> None:
-        self.modules = dict(modules)
-        self.names: dict[nn.Parameter, str] = {
-            parameter: f"{prefix}.{name}"
-            for prefix, module in modules.items()
-            for name, parameter in module.named_parameters()
-            if parameter.requires_grad
-        }
-        for parameter, name in self.names.items():
-            if parameter.dtype != torch.float32:
-                raise TrainError(f"{name} is {parameter.dtype}; what learns must be torch.float32")
-        self.optimizer = build_optimizer(modules, config)
-        self.parameters = list(self.names)
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        config: TrainerConfig,
+        opponent: Opponent | None = None,
+    ) -> None:
+        self.learners = Learners(modules, config)
+        self.opposing = None if opponent is None else _opposing(opponent, modules)
+        self.parameters = self.learners.parameters
         self.device = self.parameters[0].device
         self.ema = Ema(self.parameters, config.ema_decay, config.ema_power)
         self.scaler = grad_scaler(config.precision, self.device)
@@ -45,13 +42,18 @@ class TrainState:
         self.step = 0
         self.position = 0
 
+    @classmethod
+    def of(cls, task: Task, config: TrainerConfig) -> "TrainState":
+        """Make the state of a run of `task`, its opponent included."""
+        return cls(task.modules(), config, opponent_of(task))
+
+    @property
+    def everybody(self) -> tuple[Learners, ...]:
+        """The learners, and those who oppose them."""
+        return (self.learners,) if self.opposing is None else (self.learners, self.opposing)
+
     def save(self, folder: Path) -> None:
         """Write the checkpoint `folder`, whole or not at all."""
-        weights = {
-            f"{prefix}.{key}": tensor
-            for prefix, module in self.modules.items()
-            for key, tensor in module.state_dict().items()
-        }
         progress = {
             "step": self.step,
             "position": self.position,
@@ -60,7 +62,7 @@ class TrainState:
         }
         with atomic_path(folder) as temporary:
             temporary.mkdir()
-            save_safetensors(temporary / "weights.safetensors", weights)
+            save_safetensors(temporary / "weights.safetensors", self._weights())
             save_safetensors(temporary / "ema.safetensors", self._averages())
             save_safetensors(temporary / "optimizer.safetensors", self._optimizer_tensors())
             save_json(temporary / "state.json", progress)
@@ -68,8 +70,8 @@ class TrainState:
 
     def num_bytes(self) -> int:
         """Return how many bytes a checkpoint has, about."""
-        weights = (t for module in self.modules.values() for t in module.state_dict().values())
-        every = (*weights, *self._averages().values(), *self._optimizer_tensors().values())
+        parts = (self._weights(), self._averages(), self._optimizer_tensors())
+        every = (tensor for part in parts for tensor in part.values())
         return sum(tensor.numel() * tensor.element_size() for tensor in every)
 
     def load(self, folder: Path) -> None:
@@ -81,10 +83,11 @@ class TrainState:
                 f"{progress['seed']}; set it back to go on"
             )
         weights = Checkpoint.open(folder / "weights.safetensors")
-        for prefix, module in self.modules.items():
-            load_into(module, weights.under(f"{prefix}."), what=str(folder / prefix))
+        slots = Checkpoint.open(folder / "optimizer.safetensors")
+        for learners in self.everybody:
+            learners.load_weights(weights, folder)
+            learners.load_optimizer(slots)
         self.load_averages(folder)
-        self._load_optimizer(Checkpoint.open(folder / "optimizer.safetensors"))
         if progress["loss_scaler"]:
             self.scaler.load_state_dict(progress["loss_scaler"])
         self.step, self.position = progress["step"], progress["position"]
@@ -94,45 +97,24 @@ class TrainState:
         if not self.ema.decay:
             return
         averages = Checkpoint.open(folder / "ema.safetensors")
-        for average, name in zip(self.ema.averages, self.names.values(), strict=True):
+        for average, name in zip(self.ema.averages, self.learners.names.values(), strict=True):
             average.copy_(_tensor(averages, name))
 
     def _averages(self) -> dict[str, Tensor]:
-        return dict(zip(self.names.values(), self.ema.averages, strict=True))
+        return dict(zip(self.learners.names.values(), self.ema.averages, strict=True))
 
-    def _ordered_names(self) -> list[str]:
-        groups = self.optimizer.param_groups
-        return [self.names[parameter] for group in groups for parameter in group["params"]]
+    def _weights(self) -> dict[str, Tensor]:
+        return {key: t for each in self.everybody for key, t in each.weights().items()}
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
-        state: Mapping[int, Mapping[str, Tensor]] = self.optimizer.state_dict()["state"]
-        names = self._ordered_names()
-        return {
-            f"{names[index]}/{slot}": tensor
-            for index, slots in state.items()
-            for slot, tensor in slots.items()
-        }
-
-    def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        by_name: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            name, slot = key.rsplit("/", 1)
-            by_name.setdefault(name, {})[slot] = tensor
-        parameters = {name: parameter for parameter, name in self.names.items()}
-        whole = self.optimizer.state_dict()
-        whole["state"] = {
-            index: {slot: _laid_out(t, parameters[name]) for slot, t in by_name[name].items()}
-            for index, name in enumerate(self._ordered_names())
-            if name in by_name
-        }
-        self.optimizer.load_state_dict(whole)
+        return {key: t for each in self.everybody for key, t in each.optimizer_tensors().items()}
 
 
-def _laid_out(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
-    # Fused AdamW walks parameter and state in memory order, so both need the same strides.
-    if tensor.shape != parameter.shape:
-        return tensor
-    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+def _opposing(opponent: Opponent, modules: Mapping[str, nn.Module]) -> Learners:
+    opposing = opponent.modules()
+    # One file holds the weights of both sides.
+    assert not opposing.keys() & modules.keys(), opposing.keys()
+    return Learners(opposing, opponent.config)
 
 
 def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:

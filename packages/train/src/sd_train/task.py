@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from sd_train.config import TrainerConfig
+
 Batch = Mapping[str, Tensor]
 
 
@@ -51,3 +53,31 @@ class Task(Protocol):
 
     def export(self, folder: Path) -> None:
         """Write what was learnt into `folder`; averaged weights are in place."""
+
+
+class Opponent(Protocol):
+    """What learns against a task: a discriminator, with a loss and an optimizer of its own.
+
+    A task that has one names it in an attribute `opponent`. In each step in which it takes part its
+    loss follows the task's, on every batch; then both sides are updated, each with its own gradient
+    norm, clipping and guard against gradients that are not finite.
+    """
+
+    @property
+    def config(self) -> TrainerConfig:
+        """The settings of its optimizer and clipping; the schedule and all else are the run's."""
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Name the modules that learn, otherwise than the task's; they are not averaged."""
+
+    def takes_part(self, step: int) -> bool:
+        """Tell, before anything of a step, whether it takes part; `step` are done before it."""
+
+    def loss(self) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the loss on what the task's loss has just seen, and scalars, as `Task.loss`."""
+
+
+def opponent_of(task: Task) -> Opponent | None:
+    """Return the opponent of a task, if it has one."""
+    opponent: Opponent | None = getattr(task, "opponent", None)
+    return opponent

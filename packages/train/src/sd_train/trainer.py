@@ -12,6 +12,7 @@ from torch import Tensor
 from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
 from sd_train.interrupts import stop_on_signals
+from sd_train.learners import Learners
 from sd_train.logs import RunLog
 from sd_train.optim import lr_scale, set_learning_rate
 from sd_train.precision import autocast
@@ -28,7 +29,7 @@ from sd_train.state import (
     remove_old_checkpoints,
 )
 from sd_train.stream import BatchStream
-from sd_train.task import Task, Validation
+from sd_train.task import Task, Validation, opponent_of
 
 MAX_SKIPPED_STEPS = 20
 
@@ -61,7 +62,7 @@ def export(
     reporter: Reporter | None = None,
 ) -> Path:
     """Export the averaged weights of a run's latest whole checkpoint; return that checkpoint."""
-    state = TrainState(task.modules(), config)
+    state = TrainState.of(task, config)
     reporter = reporter or SilentReporter()
     checkpoint = newest_whole_checkpoint(run_folder, reporter.message)
     state.load(checkpoint)
@@ -92,8 +93,8 @@ class Trainer:
         self.config = config
         self.run_folder = run_folder
         self.reporter = reporter
-        self.state = state or TrainState(task.modules(), config)
-        self.skipped = 0
+        self.state = state or TrainState.of(task, config)
+        self.opponent = opponent_of(task)
         self.saved: int | None = None
         self.seconds_per_step = 0.0
 
@@ -135,58 +136,82 @@ class Trainer:
             self.saved = self.state.step
             self.reporter.message(f"going on from {checkpoint}")
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        for module in self.state.modules.values():
-            module.train()
+        for learners in self.state.everybody:
+            for module in learners.modules.values():
+                module.train()
 
     def step(self, stream: BatchStream) -> Mapping[str, Tensor]:
         """Do one optimizer step; return detached scalars, means over the accumulated batches."""
         began = time.perf_counter()
         state, config = self.state, self.config
         torch.manual_seed(derive_seed(config.seed, "global", state.position))
+        opposing = state.opposing if self._is_opposed() else None
         totals: dict[str, Tensor] = {}
         for _ in range(config.accumulate):
             generator = generator_for(config.seed, "loss", stream.position)
             batch = {k: v.to(state.device, non_blocking=True) for k, v in stream.take().items()}
             with autocast(config.precision, state.device):
                 loss, scalars = self.task.loss(batch, generator)
-            state.scaler.scale(loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
-            for name, value in {"loss": loss.detach(), **scalars}.items():
-                share = value.detach().float() / config.accumulate
-                totals[name] = totals[name] + share if name in totals else share
+            self._backward(loss, {"loss": loss, **scalars}, totals)
+            if opposing is not None:
+                assert self.opponent is not None
+                with autocast(config.precision, state.device):
+                    loss, scalars = self.opponent.loss()
+                self._backward(loss, {"opponent_loss": loss, **scalars}, totals)
         state.position = stream.position
         rate = lr_scale(state.step, config)
-        totals["grad_norm"] = self._update_weights(rate)
+        totals["grad_norm"] = self._update_weights(state.learners, rate)
+        if not state.learners.skipped:
+            state.ema.update(state.step + 1)
+        if opposing is not None:
+            totals["opponent_grad_norm"] = self._update_weights(opposing, rate)
+        state.scaler.update()
         state.step += 1
         self._report(float(totals["loss"]), rate * config.learning_rate, began)
         return totals
 
-    def _update_weights(self, rate: float) -> Tensor:
-        state, config = self.state, self.config
-        set_learning_rate(state.optimizer, rate)
-        state.scaler.unscale_(state.optimizer)
-        grads = [p.grad for p in state.parameters if p.grad is not None]
+    def _is_opposed(self) -> bool:
+        return self.opponent is not None and self.opponent.takes_part(self.state.step)
+
+    def _backward(
+        self, loss: Tensor, scalars: Mapping[str, Tensor], totals: dict[str, Tensor]
+    ) -> None:
+        """Add a batch's share to the gradients, and that of its scalars to `totals`."""
+        accumulate = self.config.accumulate
+        self.state.scaler.scale(loss / accumulate).backward()  # type: ignore[no-untyped-call]
+        for name, value in scalars.items():
+            share = value.detach().float() / accumulate
+            totals[name] = totals[name] + share if name in totals else share
+
+    def _update_weights(self, learners: Learners, rate: float) -> Tensor:
+        """Step the optimizer of some learners unless their gradients are not finite; clear them."""
+        scaler, optimizer, config = self.state.scaler, learners.optimizer, learners.config
+        set_learning_rate(optimizer, rate)
+        scaler.unscale_(optimizer)
+        grads = [p.grad for p in learners.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         if math.isfinite(norm.item()):
             if config.clip_grad_norm:
                 torch.nn.utils.clip_grads_with_norm_(
-                    state.parameters, config.clip_grad_norm, norm, foreach=True
+                    learners.parameters, config.clip_grad_norm, norm, foreach=True
                 )
-            state.scaler.step(state.optimizer)
-            state.ema.update(state.step + 1)
-            self.skipped = 0
+            scaler.step(optimizer)
+            learners.skipped = 0
         else:
-            self._skip()
-        state.scaler.update()
-        state.optimizer.zero_grad(set_to_none=True)
+            self._skip(learners)
+        optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def _skip(self) -> None:
-        self.skipped += 1
-        self.reporter.message(f"step {self.state.step + 1}: gradients not finite, weights kept")
-        if self.skipped >= MAX_SKIPPED_STEPS:
+    def _skip(self, learners: Learners) -> None:
+        learners.skipped += 1
+        whose = " of the opponent" * (learners is self.state.opposing)
+        step = self.state.step + 1
+        self.reporter.message(f"step {step}: gradients{whose} not finite, weights kept")
+        if learners.skipped >= MAX_SKIPPED_STEPS:
+            name = "the opponent's " if whose else "trainer."
             raise TrainError(
-                f"gradients were not finite for {self.skipped} steps, up to {self.state.step + 1}; "
-                f"lower trainer.learning_rate (now {self.config.learning_rate}) or use fp32"
+                f"gradients{whose} were not finite for {learners.skipped} steps, up to {step}; "
+                f"lower {name}learning_rate (now {learners.config.learning_rate}) or use fp32"
             )
 
     def _report(self, loss: float, learning_rate: float, began: float) -> None:
@@ -211,7 +236,9 @@ class Trainer:
         step, config = self.state.step, self.config
         if step % config.log_every == 0:
             means = {name: torch.stack([s[name] for s in recent]).mean() for name in recent[0]}
-            means["learning_rate"] = torch.tensor(self.state.optimizer.param_groups[0]["lr"])
+            means["learning_rate"] = torch.tensor(
+                self.state.learners.optimizer.param_groups[0]["lr"]
+            )
             means["images_per_second"] = torch.tensor(self._images_per_second())
             log.scalars(step, {f"train/{name}": float(value) for name, value in means.items()})
             recent.clear()
@@ -256,7 +283,7 @@ class Trainer:
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Put averaged weights into the modules, without gradients and dropout."""
-        modules, precision = self.state.modules.values(), self.config.precision
+        modules, precision = self.state.learners.modules.values(), self.config.precision
         for module in modules:
             module.eval()
         try:

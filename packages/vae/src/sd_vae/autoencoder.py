@@ -15,7 +15,7 @@ __all__ = ["AutoencoderKL", "Decoder", "Encoder"]
 class Encoder(nn.Module):
     """Turn pictures into the hidden states of the latent's moments."""
 
-    def __init__(self, config: VAEConfig) -> None:
+    def __init__(self, config: VAEConfig, num_moments: int = 2) -> None:
         super().__init__()
         widths, groups = config.block_out_channels, config.norm_num_groups
         last = len(widths) - 1
@@ -26,10 +26,10 @@ class Encoder(nn.Module):
         )
         self.mid_block = MidBlock(widths[-1], groups, config.mid_block_add_attention)
         self.conv_norm_out = group_norm(widths[-1], groups)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], num_moments * config.latent_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to (B, 2C, H/f, W/f)."""
+        """Map (B, 3, H, W) to (B, num_moments * C, H/f, W/f)."""
         x = self.conv_in(images)
         for block in self.down_blocks:
             x = block(x)
@@ -69,15 +69,19 @@ class AutoencoderKL(nn.Module):
     """Encode pictures in [-1, 1] to a Gaussian over latents, and decode latents.
 
     Module names are those of diffusers' AutoencoderKL, and so are the keys of the state dict.
+    `num_moments` is what the encoder tells of each value of a latent: mean and log-variance.
     """
+
+    num_moments = 2
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
         channels = config.latent_channels
-        self.encoder = Encoder(config)
+        moments = self.num_moments * channels
+        self.encoder = Encoder(config, self.num_moments)
         self.decoder = Decoder(config)
-        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.quant_conv = nn.Conv2d(moments, moments, 1)
         self.post_quant_conv = nn.Conv2d(channels, channels, 1)
 
     def encode(self, images: Tensor) -> DiagonalGaussian:
@@ -86,7 +90,15 @@ class AutoencoderKL(nn.Module):
         Raises `VAEError` when a side is not a multiple of f.
         """
         self.config.check_size(*images.shape[-2:])
-        return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(images)))
+        return self.posterior(self.quant_conv(self.encoder(images)))
+
+    def posterior(self, moments: Tensor) -> DiagonalGaussian:
+        """Turn the encoder's output (B, 2C, h, w) into the posterior that it describes."""
+        return DiagonalGaussian.from_moments(moments)
+
+    def decoder_input(self, z: Tensor) -> Tensor:
+        """Return what is decoded of z (B, C, h, w): all of it."""
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
         """Map z (B, C, h, w), not scaled, to pictures (B, 3, f*h, f*w), about in [-1, 1].
@@ -94,7 +106,7 @@ class AutoencoderKL(nn.Module):
         z is cast to the weights' type, for posteriors and samplers work in float32.
         """
         weight = self.post_quant_conv.weight
-        out: Tensor = self.decoder(self.post_quant_conv(z.to(weight.dtype)))
+        out: Tensor = self.decoder(self.post_quant_conv(self.decoder_input(z).to(weight.dtype)))
         return out
 
     def scale(self, z: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["DiagonalGaussian"]
+__all__ = ["DiagonalGaussian", "PointMass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +61,24 @@ class DiagonalGaussian:
         """Return the negative log-likelihood of `x` (B, C, H, W) in nats per picture, (B,)."""
         terms = math.log(2.0 * math.pi) + self.logvar + (x - self.mean).square() / self.logvar.exp()
         return 0.5 * terms.flatten(1).sum(dim=1)
+
+
+class PointMass(DiagonalGaussian):
+    """Be a Gaussian without any width: every sample is the mean.
+
+    Its divergence counts as nought, for a codebook's is the same for every latent (van den Oord et
+    al. 2017, arXiv:1711.00937, section 3.1).
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def at(cls, mean: Tensor) -> "PointMass":
+        """Make the one at `mean` (B, C, H, W); half precision becomes float32."""
+        if mean.dtype in (torch.float16, torch.bfloat16):
+            mean = mean.float()
+        return cls(mean, torch.full_like(mean, -math.inf))
+
+    def kl(self) -> Tensor:
+        """Return noughts (B,)."""
+        return self.mean.new_zeros(len(self.mean))

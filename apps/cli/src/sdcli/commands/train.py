@@ -35,6 +35,34 @@ def train_vae(
             help="Keep the encoder and its latents as they are [decoder_only].",
         ),
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="kl, or vq for latents of a codebook [kind]."),
+    ] = None,
+    perceptual: Annotated[
+        str | None,
+        typer.Option(
+            help="File of LPIPS or VGG16, for a perceptual term in the loss [perceptual.weights].",
+        ),
+    ] = None,
+    perceptual_vgg: Annotated[
+        str | None,
+        typer.Option(
+            help="File of VGG16, where --perceptual has LPIPS's own layers alone [perceptual.vgg].",
+        ),
+    ] = None,
+    adversarial: Annotated[
+        float | None,
+        typer.Option(
+            help="Learn against a discriminator, of this weight in the loss [adversarial.weight].",
+        ),
+    ] = None,
+    adversarial_start: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps before the discriminator takes part [adversarial.start_step].",
+        ),
+    ] = None,
 ) -> None:
     """Train the autoencoder on a folder of pictures."""
     from sd_train import VAETrainConfig
@@ -43,6 +71,11 @@ def train_vae(
         "data.folder": data,
         "init_from": init_from,
         "decoder_only": decoder_only,
+        "kind": kind,
+        "perceptual.weights": perceptual,
+        "perceptual.vgg": perceptual_vgg,
+        "adversarial.weight": adversarial,
+        "adversarial.start_step": adversarial_start,
         **common.values(),
     }
     _run(VAETrainConfig, config, run, overrides, common)

@@ -78,7 +78,7 @@ def decoded_bands(
     weight = vae.post_quant_conv.weight
     if _fits_plainly(vae, z, decoded, budget):
         return _plainly(vae, z.to(weight.device))
-    return _in_bands(vae, z, decoded, budget)
+    return _in_bands(vae, vae.decoder_input(z), decoded, budget)
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def encode_in_bands(
     if _fits_plainly(vae, images, moments_of_latents, budget):
         return vae.encode(images.to(vae.quant_conv.weight))
     bands = _in_bands(vae, images, moments_of_latents, budget)
-    return DiagonalGaussian.from_moments(torch.cat([rows for _, rows in bands], dim=2))
+    return vae.posterior(torch.cat([rows for _, rows in bands], dim=2))
 
 
 def _takes_pictures(dtype: torch.dtype) -> bool:

@@ -1,0 +1,84 @@
+"""Modules that learn by one optimizer, and how both lie in a checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sd_checkpoint import Checkpoint, load_into
+from sd_train.config import TrainerConfig
+from sd_train.errors import TrainError
+from sd_train.optim import build_optimizer
+
+
+class Learners:
+    """Named modules, those of their parameters that learn, and the optimizer of these.
+
+    `skipped` counts the steps without an update since the last one that had one.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], config: TrainerConfig) -> None:
+        self.modules = dict(modules)
+        self.config = config
+        self.names: dict[nn.Parameter, str] = {
+            parameter: f"{prefix}.{name}"
+            for prefix, module in modules.items()
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+        for parameter, name in self.names.items():
+            if parameter.dtype != torch.float32:
+                raise TrainError(f"{name} is {parameter.dtype}; what learns must be torch.float32")
+        self.optimizer = build_optimizer(modules, config)
+        self.parameters = list(self.names)
+        self.skipped = 0
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the state of all modules, their names as prefixes."""
+        return {
+            f"{prefix}.{key}": tensor
+            for prefix, module in self.modules.items()
+            for key, tensor in module.state_dict().items()
+        }
+
+    def load_weights(self, weights: Checkpoint, folder: Path) -> None:
+        """Take up what `weights` gave; `folder` is named in errors."""
+        for prefix, module in self.modules.items():
+            load_into(module, weights.under(f"{prefix}."), what=str(folder / prefix))
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """Return the optimizer's state as "name of a parameter/name of a slot"."""
+        state: Mapping[int, Mapping[str, Tensor]] = self.optimizer.state_dict()["state"]
+        names = self._ordered_names()
+        return {
+            f"{names[index]}/{slot}": tensor
+            for index, slots in state.items()
+            for slot, tensor in slots.items()
+        }
+
+    def load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `optimizer_tensors` gave; what is of other learners is passed over."""
+        by_name: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            name, slot = key.rsplit("/", 1)
+            by_name.setdefault(name, {})[slot] = tensor
+        parameters = {name: parameter for parameter, name in self.names.items()}
+        whole = self.optimizer.state_dict()
+        whole["state"] = {
+            index: {slot: _laid_out(t, parameters[name]) for slot, t in by_name[name].items()}
+            for index, name in enumerate(self._ordered_names())
+            if name in by_name
+        }
+        self.optimizer.load_state_dict(whole)
+
+    def _ordered_names(self) -> list[str]:
+        groups = self.optimizer.param_groups
+        return [self.names[parameter] for group in groups for parameter in group["params"]]
+
+
+def _laid_out(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
+    # Fused AdamW walks parameter and state in memory order, so both need the same strides.
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
