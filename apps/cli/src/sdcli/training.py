@@ -1,5 +1,6 @@
 """A training run on the terminal: its progress, and how it ended."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -84,20 +85,22 @@ def show_result(
 ) -> None:
     """Print how a run ended, and what came of a finished one with `lines` about it by their names.
 
-    Raises `typer.Exit` with 130 for a run that Ctrl-C stopped, 143 for SIGTERM.
+    Of several processes that train together the first alone prints. Raises `typer.Exit` with 130
+    for a run that Ctrl-C stopped, 143 for SIGTERM.
     """
     told = lines or {}
     text = f"{result.status} at step {result.step}: {product or result.checkpoint}"
-    show(
-        "\n".join([text, *(f"{name}: {line}" for name, line in told.items())]),
-        {
-            "status": result.status,
-            "step": result.step,
-            "model": product,
-            "checkpoint": result.checkpoint,
-            **told,
-        },
-        as_json=as_json,
-    )
+    if os.environ.get("RANK", "0") == "0":
+        show(
+            "\n".join([text, *(f"{name}: {line}" for name, line in told.items())]),
+            {
+                "status": result.status,
+                "step": result.step,
+                "model": product,
+                "checkpoint": result.checkpoint,
+                **told,
+            },
+            as_json=as_json,
+        )
     if result.status == "stopped":
         raise typer.Exit(128 + (result.signal or SIGINT))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sd_checkpoint import Checkpoint, save_safetensors
+from sd_train.processes import first_goes_first
 
 
 def module_fingerprint(module: nn.Module) -> str:
@@ -30,8 +31,9 @@ def cached(
     if folder is None:
         return compute()
     path = folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.safetensors"
-    if path.is_file():
-        return dict(Checkpoint.open(path))
-    tensors = compute()
-    save_safetensors(path, tensors, {"key": key})
-    return tensors
+    with first_goes_first():
+        if path.is_file():
+            return dict(Checkpoint.open(path))
+        tensors = compute()
+        save_safetensors(path, tensors, {"key": key})
+        return tensors

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from sd_train.errors import TrainError
+from sd_train.processes import local_rank
 
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,9 +30,14 @@ def grad_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn "auto", "cpu" or "cuda[:n]" into a device; raise TrainError where it is not there."""
+    """Turn "auto", "cpu" or "cuda[:n]" into a device; raise TrainError where it is not there.
+
+    Of several processes on a machine each has the GPU of its number.
+    """
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", local_rank())
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -14,6 +14,7 @@ from sd_train.finetune_config import (
     LoraTrainConfig,
     TextualInversionConfig,
 )
+from sd_train.processes import is_first, joined
 from sd_train.rehearsal import Rehearsal, rehearse
 from sd_train.reporter import Reporter, SilentReporter, TrainResult
 from sd_train.run_lock import only_trainer
@@ -83,14 +84,19 @@ def run(
 ) -> TrainResult:
     """Train what `config` says in `run_folder`, which keeps the resolved settings in config.toml.
 
-    Raises TrainError for mistakes in the settings, the data or the folder.
+    Where torchrun has started several processes they train it together (see `train`). Raises
+    TrainError for mistakes in the settings, the data or the folder.
     """
     reporter = reporter or SilentReporter()
-    check_run_folder(run_folder, resume=resume)
-    with only_trainer(run_folder):
-        task = build_task(config, run_folder, reporter)
-        save_config(task.config, run_folder / "config.toml")
-        return train(task, _loop(task), run_folder, reporter, resume=resume)
+    with joined():
+        if not is_first():
+            reporter = SilentReporter()
+        check_run_folder(run_folder, resume=resume)
+        with only_trainer(run_folder):
+            task = build_task(config, run_folder, reporter)
+            if is_first():
+                save_config(task.config, run_folder / "config.toml")
+            return train(task, _loop(task), run_folder, reporter, resume=resume)
 
 
 def rehearse_run(

@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sd_train.errors import TrainError
+from sd_train.processes import is_first
 
 _NAME = ".lock"
 
@@ -15,9 +16,12 @@ _NAME = ".lock"
 def only_trainer(run_folder: Path) -> Iterator[None]:
     """Hold a run folder, which is made if need be; a process that ends, however, lets go of it.
 
-    May be entered again by the same process. Raises TrainError where another one holds it, or it
-    cannot be written to.
+    May be entered again by the same process; of several that train one run the first holds it.
+    Raises TrainError where another one holds it, or it cannot be written to.
     """
+    if not is_first():
+        yield
+        return
     lock = FileLock(run_folder / _NAME, timeout=0, is_singleton=True)
     try:
         run_folder.mkdir(parents=True, exist_ok=True)

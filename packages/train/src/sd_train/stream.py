@@ -14,16 +14,25 @@ class BatchStream:
     """Draw batches of `batch_size` from `source`, shuffled anew each epoch, from `position` on.
 
     `position` counts the examples handed out since the beginning of the run; a batch may reach
-    over the end of an epoch. Every example is seen once an epoch.
+    over the end of an epoch. Every example is seen once an epoch. Of `num_parts` streams each hands
+    out every so many-th batch, the first from its `position` on.
     """
 
     def __init__(
-        self, source: BatchSource, *, batch_size: int, seed: int, position: int, num_workers: int
+        self,
+        source: BatchSource,
+        *,
+        batch_size: int,
+        seed: int,
+        position: int,
+        num_workers: int,
+        num_parts: int = 1,
     ) -> None:
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
         self.position = position
+        self._stride = batch_size * num_parts
         self._epoch = -1
         self._order: list[int] = []
         self._ahead: deque[Future[Batch]] = deque()
@@ -44,9 +53,9 @@ class BatchStream:
             while len(self._ahead) < self._depth:
                 indices = self._indices(self._submitted)
                 self._ahead.append(self._pool.submit(self._gather, indices, self._submitted))
-                self._submitted += self.batch_size
+                self._submitted += self._stride
             batch = self._ahead.popleft().result()
-        self.position += self.batch_size
+        self.position += self._stride
         return batch
 
     def close(self) -> None:

@@ -16,6 +16,17 @@ from sd_train.learners import Learners
 from sd_train.logs import RunLog
 from sd_train.optim import lr_scale, set_learning_rate
 from sd_train.precision import autocast
+from sd_train.processes import (
+    agreed,
+    count,
+    is_first,
+    joined,
+    rank,
+    start_alike,
+    sum_gradients,
+    sum_scalars,
+    wait,
+)
 from sd_train.reporter import Reporter, SilentReporter, StepInfo, TrainResult, format_scalars
 from sd_train.run_lock import only_trainer
 from sd_train.seeds import derive_seed, generator_for
@@ -46,11 +57,18 @@ def train(
 
     A stopped run has a checkpoint; with `resume` it goes on from the latest one, on CPU bit for bit
     as if it had never stopped. A finished run is exported to `run_folder/model`.
+
+    Several processes that torchrun has started share the batches of each step, of which
+    `config.accumulate` must be a multiple of their number: the run is that of one process, but for
+    rounding, and may go on with another number of them. The first one writes and talks.
+
     A checkpoint that is damaged is passed over for an older one, and told. Raises TrainError where
     there is nothing to resume, something in the way, another process in the folder, or the loss
     diverges.
     """
-    with only_trainer(run_folder), torch.random.fork_rng():
+    with joined(), only_trainer(run_folder), torch.random.fork_rng():
+        if not is_first():
+            reporter = None
         return Trainer(task, config, run_folder, reporter or SilentReporter()).run(resume)
 
 
@@ -78,6 +96,15 @@ def check_run_folder(run_folder: Path, *, resume: bool) -> None:
         raise TrainError(f"{run_folder} already holds a run; resume it or choose another folder")
 
 
+def _check_share(config: TrainerConfig) -> None:
+    if config.accumulate % count():
+        raise TrainError(
+            f"trainer.accumulate = {config.accumulate} batches a step cannot be shared by "
+            f"{count()} processes; make it a multiple of {count()}, and trainer.batch_size as much "
+            "smaller"
+        )
+
+
 class Trainer:
     """One run of the loop over a task."""
 
@@ -102,25 +129,31 @@ class Trainer:
         """Run the loop to its end or to a stop request."""
         self._begin(resume)
         state, config = self.state, self.config
-        log = RunLog(self.run_folder, step=state.step, tensorboard=config.tensorboard)
+        log = None
+        if is_first():
+            log = RunLog(self.run_folder, step=state.step, tensorboard=config.tensorboard)
         stream = BatchStream(
             self.task.source,
             batch_size=config.batch_size,
             seed=config.seed,
-            position=state.position,
+            position=state.position + rank() * config.batch_size,
             num_workers=config.num_workers,
+            num_parts=count(),
         )
         try:
             with stop_on_signals() as stop:
                 self.reporter.started(state.step, config.steps)
                 recent: list[Mapping[str, Tensor]] = []
-                while state.step < config.steps and not stop.asked:
+                signal = 0
+                while state.step < config.steps and not signal:
                     recent.append(self.step(stream))
                     self._after_step(log, recent)
-                return self._end(log, stop.signal)
+                    signal = agreed(stop.signal or 0)
+                return self._end(log, signal or None)
         finally:
             stream.close()
-            log.close()
+            if log is not None:
+                log.close()
 
     def export(self, folder: Path) -> None:
         """Let the task write its model with averaged weights."""
@@ -128,8 +161,11 @@ class Trainer:
             self.task.export(folder)
 
     def _begin(self, resume: bool) -> None:
+        _check_share(self.config)
         check_run_folder(self.run_folder, resume=resume)
-        remove_leftovers(self.run_folder)
+        wait()  # none looks into the folder when the first begins to write
+        if is_first():
+            remove_leftovers(self.run_folder)
         if resume:
             checkpoint = newest_whole_checkpoint(self.run_folder, self.reporter.message)
             self.state.load(checkpoint)
@@ -137,6 +173,7 @@ class Trainer:
             self.reporter.message(f"going on from {checkpoint}")
         self.run_folder.mkdir(parents=True, exist_ok=True)
         for learners in self.state.everybody:
+            start_alike(list(learners.modules.values()))
             for module in learners.modules.values():
                 module.train()
 
@@ -144,10 +181,10 @@ class Trainer:
         """Do one optimizer step; return detached scalars, means over the accumulated batches."""
         began = time.perf_counter()
         state, config = self.state, self.config
-        torch.manual_seed(derive_seed(config.seed, "global", state.position))
         opposing = state.opposing if self._is_opposed() else None
         totals: dict[str, Tensor] = {}
-        for _ in range(config.accumulate):
+        for _ in range(config.accumulate // count()):
+            torch.manual_seed(derive_seed(config.seed, "global", stream.position))
             generator = generator_for(config.seed, "loss", stream.position)
             batch = {k: v.to(state.device, non_blocking=True) for k, v in stream.take().items()}
             with autocast(config.precision, state.device):
@@ -158,7 +195,8 @@ class Trainer:
                 with autocast(config.precision, state.device):
                     loss, scalars = self.opponent.loss()
                 self._backward(loss, {"opponent_loss": loss, **scalars}, totals)
-        state.position = stream.position
+        state.position += config.batch_size * config.accumulate
+        totals = sum_scalars(totals)
         rate = lr_scale(state.step, config)
         totals["grad_norm"] = self._update_weights(state.learners, rate)
         if not state.learners.skipped:
@@ -186,6 +224,7 @@ class Trainer:
     def _update_weights(self, learners: Learners, rate: float) -> Tensor:
         """Step the optimizer of some learners unless their gradients are not finite; clear them."""
         scaler, optimizer, config = self.state.scaler, learners.optimizer, learners.config
+        sum_gradients(learners.parameters)
         set_learning_rate(optimizer, rate)
         scaler.unscale_(optimizer)
         grads = [p.grad for p in learners.parameters if p.grad is not None]
@@ -232,7 +271,10 @@ class Trainer:
     def _images_per_second(self) -> float:
         return self.config.batch_size * self.config.accumulate / self.seconds_per_step
 
-    def _after_step(self, log: RunLog, recent: list[Mapping[str, Tensor]]) -> None:
+    def _after_step(self, log: RunLog | None, recent: list[Mapping[str, Tensor]]) -> None:
+        if log is None:
+            recent.clear()
+            return
         step, config = self.state.step, self.config
         if step % config.log_every == 0:
             means = {name: torch.stack([s[name] for s in recent]).mean() for name in recent[0]}
@@ -247,17 +289,19 @@ class Trainer:
         if step < config.steps and config.save_every and step % config.save_every == 0:
             self._save()
 
-    def _end(self, log: RunLog, stopped_by: int | None) -> TrainResult:
+    def _end(self, log: RunLog | None, stopped_by: int | None) -> TrainResult:
         step = self.state.step
-        checkpoint = self._save()
+        checkpoint = checkpoint_folder(self.run_folder, step) if log is None else self._save()
         if step < self.config.steps:
             result = TrainResult(
                 status="stopped", step=step, checkpoint=checkpoint, signal=stopped_by
             )
         else:
-            self._validate(log)
             model = self.run_folder / "model"
-            self.export(model)
+            if log is not None:
+                self._validate(log)
+                self.export(model)
+            wait()  # what the first has made is there when any of them ends
             result = TrainResult(status="finished", step=step, checkpoint=checkpoint, model=model)
         self.reporter.finished(result)
         return result

@@ -19,6 +19,7 @@ from sd_train.latents import DenoiserSource
 from sd_train.new_loras import new_loras, save_new_loras, with_text_rate
 from sd_train.precision import EXPORT_DTYPES
 from sd_train.prior import PriorSource, draw_class_pictures
+from sd_train.processes import first_goes_first
 from sd_train.reporter import Reporter
 from sd_train.subject import captions_of, class_prompt_of, in_places, with_words
 from sd_train.task import Batch
@@ -120,9 +121,10 @@ def build_dreambooth_task(
 def _prior(base: Base[DreamBoothConfig], *, live: bool) -> DenoiserSource:
     """Prepare the pictures of the class."""
     config = base.config
-    place = config.class_folder or str(
-        draw_class_pictures(base, config.class_prompt, config.num_class_images)
-    )
+    place = config.class_folder
+    if not place:
+        with first_goes_first():
+            place = str(draw_class_pictures(base, config.class_prompt, config.num_class_images))
     folder = PictureFolder(config.data.model_copy(update={"folder": place, "holdout": 0}))
     base.reporter.message(f"{len(folder)} pictures of the class in {place}")
     return base.source(folder, [[config.class_prompt]] * len(folder), live=live)
