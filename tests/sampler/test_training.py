@@ -14,8 +14,11 @@ from sd_sampler import (
     V,
     antithetic_timesteps,
     denoiser,
+    logit_normal_timesteps,
     loss_weight,
     min_snr,
+    multires_noise,
+    offset_noise,
     prediction,
     timestep_sampler,
     uniform_timesteps,
@@ -79,6 +82,11 @@ def test_weighing_x0_by_snr_is_weighing_eps_evenly() -> None:
     torch.testing.assert_close(loss_weight("truncated_snr")(SIGMA, X0), (SIGMA**-2).clamp(min=1))
 
 
+def test_debiased_weights_eps_by_the_inverse_root_of_snr() -> None:
+    torch.testing.assert_close(loss_weight("debiased")(SIGMA, EPS), SIGMA)
+    torch.testing.assert_close(loss_weight("debiased")(SIGMA, V), SIGMA / (SIGMA**2 + 1))
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
 def test_antithetic_timesteps_come_in_pairs_about_the_middle(batch_size: int) -> None:
     drawn = antithetic_timesteps(batch_size, 1000, torch.Generator().manual_seed(0))
@@ -93,6 +101,51 @@ def test_timesteps_cover_the_schedule_evenly_and_repeat_with_the_seed(name: str)
     drawn = draw(20_000, 10, torch.Generator().manual_seed(0))
     assert (drawn.bincount(minlength=10) - 2000).abs().max() < 200
     assert torch.equal(drawn, draw(20_000, 10, torch.Generator().manual_seed(0)))
+
+
+def test_logit_normal_timesteps_have_a_normal_logit() -> None:
+    drawn = logit_normal_timesteps(50_000, 1000, torch.Generator().manual_seed(0))
+    assert drawn.min() >= 0
+    assert drawn.max() <= 999
+    logits = ((drawn.double() + 0.5) / 1000).logit()
+    assert abs(float(logits.mean())) < 0.02
+    assert float(logits.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_offset_noise_moves_whole_channels_and_nothing_else() -> None:
+    noise = torch.randn(500, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    moved = offset_noise(noise, 0.5, torch.Generator().manual_seed(1)) - noise
+    torch.testing.assert_close(moved, moved[..., :1, :1].expand_as(moved), atol=1e-6, rtol=0)
+    assert float(moved[..., 0, 0].std()) == pytest.approx(0.5, abs=0.03)
+    assert torch.equal(offset_noise(noise, 0.0), noise)
+    points = torch.zeros(3, 2)  # a picture's channels may be all that there is
+    assert offset_noise(points, 1.0).shape == (3, 2)
+
+
+def test_multires_noise_is_coarser_of_unit_spread_and_repeats_with_the_seed() -> None:
+    def neighbours(noise: Tensor) -> float:
+        return float((noise[..., 1:] * noise[..., :-1]).mean())
+
+    white = torch.randn(64, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    coarse = multires_noise(white, 0.8, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(coarse.std(dim=(1, 2, 3)), torch.ones(64))
+    assert abs(neighbours(white)) < 0.02
+    assert neighbours(coarse) > 0.3
+    assert torch.equal(coarse, multires_noise(white, 0.8, torch.Generator().manual_seed(1)))
+    means = [float(one.mean(dim=(2, 3)).std()) for one in (white, coarse)]
+    assert means[1] > 3 * means[0], "whole channels are moved, too"
+
+
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        (lambda: offset_noise(torch.zeros(1, 1), -0.1), r"strength -0\.1"),
+        (lambda: multires_noise(torch.zeros(1, 1, 2, 2), 1.0), r"discount of 1\.0"),
+    ],
+)
+def test_noise_out_of_range_is_refused(noise, words: str) -> None:
+    with pytest.raises(SamplerError, match=words):
+        noise()
 
 
 def test_antithetic_batches_have_a_steadier_mean() -> None:

@@ -220,6 +220,29 @@ def test_a_denoiser_run_exports_a_whole_model(
     assert load_json(result.model / "unet/config.json")["cross_attention_dim"] == 16
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"noise_offset": 0.1},
+        {"multires_discount": 0.3},
+        {"weighting": "debiased"},
+        {"timesteps": "logit_normal"},
+    ],
+)
+def test_the_objective_is_that_of_the_settings(
+    pictures: Path, vae_folder: Path, objective: dict[str, object]
+) -> None:
+    losses, held_out = [], []
+    for settings in ({}, objective):
+        task = build_denoiser_task(_denoiser_config(pictures, vae_folder, objective=settings))
+        batch = task.source.batch([0, 1], generator_for(0, "data", 0))
+        losses.append(float(task.loss(batch, generator_for(0, "loss", 0))[0].detach()))
+        held_out.append(task.validate().scalars["loss"])
+    assert losses[0] != losses[1]
+    weighted = "weighting" in objective
+    assert (held_out[0] == held_out[1]) != weighted, "validation has white noise at all timesteps"
+
+
 DIT_FIELDS = {"channels": 16, "num_layers": 3, "num_heads": 2}
 
 

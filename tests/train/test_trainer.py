@@ -10,7 +10,7 @@ from sd_train import TrainError, export, train
 from sd_train.state import checkpoint_folder, list_checkpoints
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stop_at", [3, 4])
 def test_a_stopped_and_resumed_run_equals_a_straight_one_bit_for_bit(

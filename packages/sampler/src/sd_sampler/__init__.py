@@ -38,9 +38,11 @@ from sd_sampler.sigmas import SIGMA_SCHEDULES, SPACINGS, make_sigmas, spaced_tim
 from sd_sampler.timesteps import (
     TIMESTEP_SAMPLERS,
     antithetic_timesteps,
+    logit_normal_timesteps,
     timestep_sampler,
     uniform_timesteps,
 )
+from sd_sampler.training_noise import multires_noise, offset_noise
 from sd_sampler.unipc import unipc
 from sd_sampler.weights import LOSS_WEIGHTS, LossWeight, loss_weight, min_snr
 
@@ -103,10 +105,13 @@ __all__ = [
     "lcm",
     "lcm_timesteps",
     "lms",
+    "logit_normal_timesteps",
     "loss_weight",
     "make_sigmas",
     "min_snr",
+    "multires_noise",
     "noise_schedule",
+    "offset_noise",
     "parse_sampler",
     "parse_schedule",
     "plan",

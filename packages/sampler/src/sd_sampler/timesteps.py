@@ -28,9 +28,22 @@ def antithetic_timesteps(
     return torch.cat([half, num_timesteps - 1 - half])[:batch_size]
 
 
+def logit_normal_timesteps(
+    batch_size: int, num_timesteps: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw timesteps (B,) int64 whose share of the way has a standard normal logit.
+
+    Those in the middle, of which most is to be learnt, are seen most (Esser et al., arXiv
+    2403.03206, section 3.1, with location 0 and scale 1).
+    """
+    share = torch.randn(batch_size, generator=generator).sigmoid()
+    return (share * num_timesteps).long().clamp(max=num_timesteps - 1)
+
+
 TIMESTEP_SAMPLERS: dict[str, TimestepSampler] = {
     "uniform": uniform_timesteps,
     "antithetic": antithetic_timesteps,
+    "logit_normal": logit_normal_timesteps,
 }
 
 

@@ -36,6 +36,14 @@ def truncated_snr(sigma: Tensor, prediction: Prediction) -> Tensor:
     return _on_x0((sigma**-2).clamp(min=1), sigma, prediction)
 
 
+def debiased(sigma: Tensor, prediction: Prediction) -> Tensor:
+    """Weigh the error of x0 by the root of SNR, so that of eps by 1 / sqrt(SNR).
+
+    Yu et al., "Unmasking Bias in Diffusion Model Training", arXiv 2310.08442, section 3.
+    """
+    return _on_x0(sigma**-1, sigma, prediction)
+
+
 def min_snr(gamma: float = 5.0) -> LossWeight:
     """Weigh the error of x0 by min(SNR, gamma).
 
@@ -51,7 +59,7 @@ def min_snr(gamma: float = 5.0) -> LossWeight:
     return weight
 
 
-LOSS_WEIGHTS = ("uniform", "snr", "truncated_snr", "min_snr")
+LOSS_WEIGHTS = ("uniform", "snr", "truncated_snr", "min_snr", "debiased")
 
 
 def loss_weight(name: str, gamma: float = 5.0) -> LossWeight:
@@ -62,6 +70,7 @@ def loss_weight(name: str, gamma: float = 5.0) -> LossWeight:
         "uniform": uniform,
         "snr": snr,
         "truncated_snr": truncated_snr,
+        "debiased": debiased,
     }
     if name not in simple:
         raise unknown("loss weight", name, LOSS_WEIGHTS)

@@ -23,14 +23,15 @@ class TrainerConfig(Settings):
     """The loop: a step is an optimizer step over `batch_size * accumulate` examples.
 
     0 switches off what counts or limits: `clip_grad_norm`, `ema_decay`, `save_every`,
-    `validate_every`. The last step always saves, validates and exports. `optimizer` is of the
-    matrices inside the networks; what else learns, learns by AdamW.
+    `validate_every`. The last step always saves, validates and exports. `optimizer` "muon" is of
+    the matrices inside the networks; what else learns, learns by AdamW. "adafactor" keeps a row and
+    a column of squares for each matrix, not two numbers a weight, and has no use for `betas`.
     """
 
     steps: AtLeastOne
     batch_size: AtLeastOne = 16
     accumulate: AtLeastOne = 1
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     learning_rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -239,15 +240,21 @@ class ScheduleSettings(Settings):
 
 
 class WeightingSettings(Settings):
-    """How timesteps are drawn and weighted."""
+    """How timesteps are drawn and weighted, and the noise of training.
 
-    weighting: Literal["uniform", "min_snr"] = "uniform"
+    `noise_offset` is of `sd_sampler.offset_noise`, `multires_discount` of `multires_noise`; 0 is
+    none. Validation has white noise.
+    """
+
+    weighting: Literal["uniform", "snr", "truncated_snr", "min_snr", "debiased"] = "uniform"
     min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
-    timesteps: Literal["uniform", "antithetic"] = "uniform"
+    timesteps: Literal["uniform", "antithetic", "logit_normal"] = "uniform"
+    noise_offset: Annotated[float, Field(ge=0)] = 0.0
+    multires_discount: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class ObjectiveSettings(WeightingSettings):
-    """What the network predicts and how timesteps are drawn and weighted."""
+    """What the network predicts; how timesteps are drawn and weighted, as `WeightingSettings`."""
 
     prediction: Literal["eps", "v", "x0"] = "eps"
 

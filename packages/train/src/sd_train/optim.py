@@ -26,10 +26,14 @@ def lr_scale(step: int, config: TrainerConfig) -> float:
     return config.lr_final + (1 - config.lr_final) * cosine
 
 
-def build_optimizer(modules: Mapping[str, nn.Module], config: TrainerConfig) -> torch.optim.AdamW:
-    """Make AdamW (Loshchilov and Hutter, arXiv 1711.05101) or Muon, a group a module and decay.
+def build_optimizer(
+    modules: Mapping[str, nn.Module], config: TrainerConfig
+) -> torch.optim.Optimizer:
+    """Make the optimizer of the settings, a group a module and decay.
 
-    Vectors (biases, norm scales) are not decayed. Each group keeps its undamped rate in `base_lr`.
+    AdamW is Loshchilov and Hutter's, arXiv 1711.05101, Adafactor Shazeer and Stern's, arXiv
+    1804.04235, in PyTorch's form. Vectors (biases, norm scales) are not decayed. Each group keeps
+    its undamped rate in `base_lr`.
     """
     unknown = sorted(set(config.learning_rate_scales) - set(modules))
     if unknown:
@@ -60,6 +64,8 @@ def build_optimizer(modules: Mapping[str, nn.Module], config: TrainerConfig) -> 
                 )
     if not groups:
         raise TrainError("nothing learns in this run: every parameter is frozen")
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, lr=config.learning_rate)
     kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
     return kind(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from sd_pipeline import Parts
 from sd_pipeline.conditions import Conditions
-from sd_sampler import Network, NoiseSource, classifier_free, loss_weight, plan, timestep_sampler
+from sd_sampler import (
+    Network,
+    NoiseSource,
+    classifier_free,
+    loss_weight,
+    multires_noise,
+    offset_noise,
+    plan,
+    timestep_sampler,
+)
 from sd_textenc import Conditioning
 from sd_train.config import SampleSettings, WeightingSettings
 from sd_train.images import to_float, to_uint8
@@ -39,6 +48,7 @@ class Denoising:
         self.prediction = self.diffusion.prediction_object()
         self.weight = loss_weight(settings.weighting, settings.min_snr_gamma)
         self.draw_timesteps = timestep_sampler(settings.timesteps)
+        self.settings = settings
 
     def losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Compare output and target at random timesteps: weighted losses (B,), squared errors (B,).
@@ -48,7 +58,7 @@ class Denoising:
         x0 = self._latents(batch, generator)
         count = self.schedule.num_timesteps
         timesteps = self.draw_timesteps(len(x0), count, generator).to(self.device)
-        noise = torch.randn(x0.shape, generator=generator).to(self.device)
+        noise = self._noise(x0.shape, generator).to(self.device)
         errors, weights = self._errors(x0, noise, timesteps, self._told(batch), batch.get("mask"))
         return weights * errors, errors
 
@@ -107,6 +117,14 @@ class Denoising:
             return output.float()
 
         return network
+
+    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        noise, settings = torch.randn(shape, generator=generator), self.settings
+        if settings.noise_offset:
+            noise = offset_noise(noise, settings.noise_offset, generator)
+        if settings.multires_discount:
+            noise = multires_noise(noise, settings.multires_discount, generator)
+        return noise
 
     def _errors(
         self, x0: Tensor, noise: Tensor, timesteps: Tensor, told: Conditions, mask: Tensor | None
