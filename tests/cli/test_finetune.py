@@ -18,9 +18,9 @@ QUICK = (
     "--set", "trainer.tensorboard=false",
 )  # fmt: skip
 COMMANDS = {
-    "lora": ("lora", "train", "--rank", "2", "--targets", "attn-kv"),
+    "lora": ("lora", "train", "--rank", "2", "--targets", "attn-kv", "--prior-weight", "0"),
     "textual-inversion": ("textual-inversion", "--vectors", "2"),
-    "hypernetwork": ("hypernetwork", "--layers", "1,1", "--widths", "32"),
+    "hypernetwork": ("hypernetwork", "--layers", "1,1", "--num-class-images", "1"),
     "dreambooth": ("dreambooth", "--num-class-images", "1", "--contact-sheet", "1"),
 }
 

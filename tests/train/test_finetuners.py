@@ -256,19 +256,21 @@ def test_class_pictures_are_drawn_once_and_only_those_that_are_missing(
     assert all(path.read_bytes() != old for path, old in zip(files, pixels, strict=True))
 
 
+@pytest.mark.parametrize("method", ["dreambooth", "lora", "hypernetwork"])
 def test_the_class_is_learnt_beside_the_subject_and_weighed(
-    tiny_model: Path, cats: Path, tmp_path: Path
+    tiny_model: Path, cats: Path, tmp_path: Path, method: str
 ) -> None:
-    losses = {}
+    losses, more = {}, {"num_class_images": 2}
     for weight in (0.5, 2.0):
-        task = build_task(settings("dreambooth", tiny_model, cats, prior_weight=weight), tmp_path)
+        config = settings(method, tiny_model, cats, **more, prior_weight=weight)
+        task = build_task(config, tmp_path)
         batch = task.source.batch([0, 1], torch.Generator().manual_seed(0))
         assert len(batch["mean"]) == 4
         loss, told = task.loss(batch, torch.Generator().manual_seed(1))
-        losses[weight] = float(loss)
+        losses[weight] = float(loss.detach())
         own, prior = float(told["mse"]), float(told["prior_mse"])
         assert losses[weight] == pytest.approx(own + weight * prior, rel=1e-5)
-    without = build_task(settings("dreambooth", tiny_model, cats, prior_weight=0), tmp_path / "0")
+    without = build_task(settings(method, tiny_model, cats, prior_weight=0), tmp_path / "0")
     assert len(without.source.batch([0, 1], torch.Generator())["mean"]) == 2
     assert not (tmp_path / "0/class").exists()
 

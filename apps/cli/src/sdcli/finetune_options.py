@@ -100,6 +100,47 @@ class FinetuneOptions(TrainOptions):
         }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorOptions:
+    """What those are told that can keep a subject's kind as it was."""
+
+    class_prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--class-prompt",
+            help="Others of its kind, such as 'a photo of a dog' [class_prompt]. "
+            "[default: the instance prompt without the identifier]",
+        ),
+    ] = None
+    class_images: Annotated[
+        str | None,
+        typer.Option(
+            "--class-images",
+            help="A folder of pictures of its kind [class_folder]. [default: the model draws them]",
+        ),
+    ] = None
+    num_class_images: Annotated[
+        int | None,
+        typer.Option("--num-class-images", help="How many it draws [num_class_images]."),
+    ] = None
+    prior_weight: Annotated[
+        float | None,
+        typer.Option(
+            "--prior-weight",
+            help="What they count; 0 is nothing, and draws none [prior_weight].",
+        ),
+    ] = None
+
+    def values(self) -> dict[str, object]:
+        """Return what is given by the names of the settings."""
+        return {
+            "class_prompt": self.class_prompt,
+            "class_folder": self.class_images,
+            "num_class_images": self.num_class_images,
+            "prior_weight": self.prior_weight,
+        }
+
+
 def read_targets(text: str | None) -> str | list[str] | None:
     """Read the name of a preset, or ends of paths with commas between."""
     if text is None or "," not in text:

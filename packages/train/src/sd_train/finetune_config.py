@@ -92,6 +92,21 @@ class FinetuneConfig(Settings):
         return self.model_copy(update={"trainer": trainer})
 
 
+class PriorConfig(FinetuneConfig):
+    """What finetuners are told that can keep the class of a subject as it was.
+
+    Beside each picture of the subject one of its class is learnt, its loss weighed by
+    `prior_weight` (0 leaves them out; Ruiz et al., arXiv:2208.12242, section 3.2). They lie in
+    `class_folder`, or else the model draws `num_class_images` from `class_prompt` first, into the
+    run's folder.
+    """
+
+    class_prompt: str = ""
+    prior_weight: Annotated[float, Field(ge=0)] = 0.0
+    num_class_images: AtLeastOne = 100
+    class_folder: str = ""
+
+
 class LoraSettings(Settings):
     """What a new LoRA is: see `sd_adapters.LoraConfig`; without `alpha` it is the rank.
 
@@ -123,7 +138,7 @@ class LoraSettings(Settings):
         return self
 
 
-class LoraTrainConfig(FinetuneConfig):
+class LoraTrainConfig(PriorConfig):
     """A run of `lora train`."""
 
     method: Literal["lora"] = "lora"
@@ -184,7 +199,7 @@ class HypernetworkSettings(Settings):
         return HypernetworkConfig(**self.model_dump(exclude={"widths"}))
 
 
-class HypernetworkTrainConfig(FinetuneConfig):
+class HypernetworkTrainConfig(PriorConfig):
     """A run of `hypernetwork`; `format` is the web UI's .pt or .safetensors."""
 
     method: Literal["hypernetwork"] = "hypernetwork"
@@ -197,12 +212,8 @@ class HypernetworkTrainConfig(FinetuneConfig):
         return f"{self.name}.{self.format}"
 
 
-class DreamBoothConfig(FinetuneConfig):
-    """A run of `dreambooth` (Ruiz et al., arXiv:2208.12242).
-
-    Beside each picture of the subject one of its class is learnt, its loss weighed by
-    `prior_weight` (0 leaves them out): so the class stays what it was. They lie in `class_folder`,
-    or else the model draws `num_class_images` from `class_prompt` first, into the run's folder.
+class DreamBoothConfig(PriorConfig):
+    """A run of `dreambooth` (Ruiz et al., arXiv:2208.12242), which learns the class along.
 
     All weights of the UNet learn, with `train_text` those of the text encoders too; or, with
     `lora`, that. `contact_sheet` is how many pictures a row of the closing sheet has, 0 for none.
@@ -210,10 +221,7 @@ class DreamBoothConfig(FinetuneConfig):
 
     method: Literal["dreambooth"] = "dreambooth"
     captions: CaptionUse = "subject"
-    class_prompt: str = ""
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
-    num_class_images: AtLeastOne = 100
-    class_folder: str = ""
     train_text: bool = False
     lora: LoraSettings | None = None
     contact_sheet: Count = 4

@@ -20,6 +20,7 @@ _SHORT = 32
 
 # The embedded model's captions name a thing's kind, and others of that kind shall stay as they are.
 _SUBJECT: Values = {"captions": "subject"}
+_KEPT: Values = {"prior_weight": 1.0, "num_class_images": 64}
 _COSINE: Values = {"lr_schedule": "cosine", "lr_final": 0.1}
 
 
@@ -29,7 +30,12 @@ def _loop(steps: int, learning_rate: float, batch_size: int = 1, **more: object)
 
 
 _LORA: Mapping[str, Values] = {
-    "scenes": {**_loop(400, 1e-3, 4), "lora": {"rank": 16, "targets": "all"}, **_SUBJECT},
+    "scenes": {
+        **_loop(400, 1e-3, 4),
+        "lora": {"rank": 16, "targets": "all"},
+        **_SUBJECT,
+        **_KEPT,
+    },
     "sd1": {**_loop(1000, 1e-4), "lora": {"rank": 16, "targets": "attn-ff"}},
     "sd2": {**_loop(1000, 1e-4), "lora": {"rank": 16, "targets": "attn-ff"}},
     "sdxl": {**_loop(800, 1e-4), "lora": {"rank": 16}, "gradient_checkpointing": True},
@@ -49,13 +55,13 @@ _INVERSION: Mapping[str, Values] = {
     },
 }
 _HYPERNETWORK: Mapping[str, Values] = {
-    "scenes": {**_loop(800, 5e-4, 4), **_SUBJECT},
+    "scenes": {**_loop(800, 5e-4, 4), **_SUBJECT, **_KEPT},
     "sd1": _loop(3000, 2e-5),
     "sd2": _loop(3000, 2e-5),
     "sdxl": {**_loop(3000, 2e-5), "gradient_checkpointing": True},
 }
 _DREAMBOOTH: Mapping[str, Values] = {
-    "scenes": {**_loop(400, 1e-4, 4), "num_class_images": 64},
+    "scenes": {**_loop(400, 1e-4, 4), **_KEPT},
     "sd1": {**_loop(800, 2e-6), "train_text": True, "gradient_checkpointing": True},
     "sd2": {**_loop(800, 2e-6), "train_text": True, "gradient_checkpointing": True},
     # All of SDXL's weights, their gradients and moments are more than most cards hold.

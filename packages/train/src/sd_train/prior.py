@@ -8,12 +8,17 @@ import torch
 
 from sd_checkpoint import atomic_path
 from sd_pipeline import Txt2Img
+from sd_textenc import TextEncoder
+from sd_train.data import PictureFolder
 from sd_train.finetune_base import Base
-from sd_train.finetune_config import FinetuneConfig
+from sd_train.finetune_config import FinetuneConfig, PriorConfig
 from sd_train.latents import DenoiserSource
+from sd_train.processes import first_goes_first
+from sd_train.subject import class_prompt_of
 from sd_train.task import Batch
 
 ConfigT = TypeVar("ConfigT", bound=FinetuneConfig)
+PriorConfigT = TypeVar("PriorConfigT", bound=PriorConfig)
 
 _BATCH = 4
 _NOTE = "origin.txt"
@@ -44,6 +49,29 @@ def _masked_like(batch: Batch, other: Batch) -> Batch:
     if "mask" in batch or "mask" not in other:
         return batch
     return {**batch, "mask": torch.ones_like(other["mask"])}
+
+
+def with_class(config: PriorConfigT, encoder: TextEncoder) -> PriorConfigT:
+    """Return the settings with the prompt of the class chosen."""
+    prompt = config.class_prompt or class_prompt_of(config, encoder)
+    return config.model_copy(update={"class_prompt": prompt})
+
+
+def class_source(base: Base[PriorConfigT], *, live: bool = False) -> DenoiserSource | None:
+    """Prepare the pictures of the class, read or drawn, None where they count nothing.
+
+    `live` is as in `Base.source`.
+    """
+    config = base.config
+    if not config.prior_weight:
+        return None
+    place = config.class_folder
+    if not place:
+        with first_goes_first():
+            place = str(draw_class_pictures(base, config.class_prompt, config.num_class_images))
+    folder = PictureFolder(config.data.model_copy(update={"folder": place, "holdout": 0}))
+    base.reporter.message(f"{len(folder)} pictures of the class in {place}")
+    return base.source(folder, [[config.class_prompt]] * len(folder), live=live)
 
 
 def draw_class_pictures(base: Base[ConfigT], prompt: str, count: int) -> Path:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sdcli.errors import CommandError
-from sdcli.finetune_options import FinetuneOptions, read_numbers, read_targets
+from sdcli.finetune_options import FinetuneOptions, PriorOptions, read_numbers, read_targets
 from sdcli.finetuning import finetune
 from sdcli.grouping import grouped
 
@@ -26,6 +26,7 @@ Targets = Annotated[
 @grouped
 def lora_train(
     common: FinetuneOptions,
+    prior: PriorOptions,
     rank: Rank = None,
     alpha: Alpha = None,
     targets: Targets = None,
@@ -61,6 +62,7 @@ def lora_train(
         "lora.text": text,
         "lora.text_learning_rate": text_learning_rate,
         "lora.layout": layout,
+        **prior.values(),
     }
     finetune("lora", common, more)
 
@@ -111,6 +113,7 @@ def textual_inversion(
 @grouped
 def hypernetwork(
     common: FinetuneOptions,
+    prior: PriorOptions,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -172,6 +175,7 @@ def hypernetwork(
         "hypernetwork.activate_output": activate_output,
         "hypernetwork.widths": read_numbers(widths),
         "format": file_format,
+        **prior.values(),
     }
     finetune("hypernetwork", common, more)
 
@@ -179,29 +183,7 @@ def hypernetwork(
 @grouped
 def dreambooth(
     common: FinetuneOptions,
-    class_prompt: Annotated[
-        str | None,
-        typer.Option(
-            "--class-prompt",
-            help="Others of its kind, such as 'a photo of a dog' [class_prompt]. "
-            "[default: the instance prompt without the identifier]",
-        ),
-    ] = None,
-    class_images: Annotated[
-        str | None,
-        typer.Option(
-            "--class-images",
-            help="A folder of pictures of its kind [class_folder]. [default: the model draws them]",
-        ),
-    ] = None,
-    num_class_images: Annotated[
-        int | None,
-        typer.Option("--num-class-images", help="How many it draws [num_class_images]."),
-    ] = None,
-    prior_weight: Annotated[
-        float | None,
-        typer.Option("--prior-weight", help="What they count; 0 is nothing [prior_weight]."),
-    ] = None,
+    prior: PriorOptions,
     train_text_encoder: Annotated[
         bool | None,
         typer.Option(
@@ -235,10 +217,7 @@ def dreambooth(
     more = {
         **chosen,
         "lora.text" if lora else "train_text": train_text_encoder,
-        "class_prompt": class_prompt,
-        "class_folder": class_images,
-        "num_class_images": num_class_images,
-        "prior_weight": prior_weight,
+        **prior.values(),
         "contact_sheet": contact_sheet,
     }
     finetune("dreambooth", common, more, tables=("lora",) if lora else ())

@@ -3,26 +3,22 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from einops import rearrange
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from sd_adapters import Lora
 from sd_checkpoint import load_json, save_json
 from sd_pipeline import Picture, Txt2Img, save_model
 from sd_train.contact_sheet import save_sheet
-from sd_train.data import PictureFolder
 from sd_train.finetune_base import Base, open_base, open_pictures
 from sd_train.finetune_config import DreamBoothConfig
 from sd_train.latents import DenoiserSource
 from sd_train.new_loras import new_loras, save_new_loras, with_text_rate
 from sd_train.precision import EXPORT_DTYPES
-from sd_train.prior import PriorSource, draw_class_pictures
-from sd_train.processes import first_goes_first
+from sd_train.prior import class_source, with_class
 from sd_train.reporter import Reporter
-from sd_train.subject import captions_of, class_prompt_of, in_places, with_words
-from sd_train.task import Batch
+from sd_train.subject import captions_of, in_places, with_words
 from sd_train.tasks.finetuning import FinetuneTask, lora_metadata
 
 SHEET = "contact-sheet.png"
@@ -38,8 +34,7 @@ class DreamBoothTask(FinetuneTask[DreamBoothConfig]):
         subject: DenoiserSource,
         prior: DenoiserSource | None,
     ) -> None:
-        super().__init__(base, subject, None if prior is None else PriorSource(subject, prior))
-        self.with_prior = prior is not None
+        super().__init__(base, subject, prior)
         settings, seed = base.config.lora, base.config.trainer.seed
         self.loras: dict[str, Lora] = {}
         if settings is not None:
@@ -53,16 +48,6 @@ class DreamBoothTask(FinetuneTask[DreamBoothConfig]):
         if self.config.train_text:
             whole["text_encoder"] = self.parts.text_encoder
         return {name: module.requires_grad_(True) for name, module in whole.items()}
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add the class' loss to the subject's (Ruiz et al., equation 2)."""
-        if not self.with_prior:
-            return super().loss(batch, generator)
-        losses, errors = self.denoising.losses(batch, generator)
-        own, prior = losses.chunk(2)
-        mse, prior_mse = errors.detach().chunk(2)
-        loss = own.mean() + self.config.prior_weight * prior.mean()
-        return loss, {"mse": mse.mean(), "prior_mse": prior_mse.mean()}
 
     def export(self, folder: Path) -> None:
         """Write the model's folder, or the LoRA's file, and the contact sheet beside the run."""
@@ -104,9 +89,7 @@ def build_dreambooth_task(
     base = open_base(config, run_folder, reporter, whole=whole)
     encoder = base.parts.text_encoder
     folder = open_pictures(config, reporter)
-    config = with_words(config, encoder, folder)
-    class_prompt = config.class_prompt or class_prompt_of(config, encoder)
-    config = config.model_copy(update={"class_prompt": class_prompt})
+    config = with_class(with_words(config, encoder, folder), encoder)
     if config.lora is not None:
         rates = with_text_rate(config.trainer, config.lora, len(base.parts.towers))
         config = config.with_rates(rates)
@@ -114,17 +97,4 @@ def build_dreambooth_task(
     live = config.train_text or (config.lora is not None and config.lora.text)
     texts = [[caption] for caption in captions_of(folder, config)]
     subject = base.source(folder, texts, live=live)
-    prior = _prior(base, live=live) if config.prior_weight else None
-    return DreamBoothTask(base, subject, prior)
-
-
-def _prior(base: Base[DreamBoothConfig], *, live: bool) -> DenoiserSource:
-    """Prepare the pictures of the class."""
-    config = base.config
-    place = config.class_folder
-    if not place:
-        with first_goes_first():
-            place = str(draw_class_pictures(base, config.class_prompt, config.num_class_images))
-    folder = PictureFolder(config.data.model_copy(update={"folder": place, "holdout": 0}))
-    base.reporter.message(f"{len(folder)} pictures of the class in {place}")
-    return base.source(folder, [[config.class_prompt]] * len(folder), live=live)
+    return DreamBoothTask(base, subject, class_source(base, live=live))

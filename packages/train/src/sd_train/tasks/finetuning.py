@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from sd_pipeline import sha256, weight_file
 from sd_train.finetune_base import Base
-from sd_train.finetune_config import FinetuneConfig
+from sd_train.finetune_config import FinetuneConfig, PriorConfig
 from sd_train.images import grid
 from sd_train.latents import DenoiserSource
 from sd_train.precision import autocast
+from sd_train.prior import PriorSource
 from sd_train.state import latest_checkpoint, step_of
 from sd_train.task import Batch, BatchSource, Validation
 from sd_train.tasks.denoising import Denoising
@@ -28,17 +29,18 @@ _LOOKS = 32  # at pictures in a validation: fewer say more of chance than of the
 class FinetuneTask(ABC, Generic[ConfigT]):
     """Teaches a model a subject or a style; a method says what learns and what is kept.
 
-    It is made while the model is still what it was, so that the validation can tell what was won.
+    With the pictures of a `prior` the class of the subject is learnt along, as its settings say. It
+    is made while the model is still what it was, so that the validation can tell what was won.
     """
 
     def __init__(
-        self, base: Base[ConfigT], subject: DenoiserSource, source: BatchSource | None = None
+        self, base: Base[ConfigT], subject: DenoiserSource, prior: DenoiserSource | None = None
     ) -> None:
         self.base = base
         self.config = base.config
         self.parts = base.parts
         self.subject = subject
-        self.source: BatchSource = source or subject
+        self.source: BatchSource = subject if prior is None else PriorSource(subject, prior)
         self.denoising = Denoising(
             base.parts, base.config.objective, sample_posterior=base.config.sample_posterior
         )
@@ -54,9 +56,18 @@ class FinetuneTask(ABC, Generic[ConfigT]):
         """Write what was learnt into a folder."""
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compare the network's output with its target at random timesteps."""
+        """Compare the network's output with its target at random timesteps.
+
+        The class' loss is added to the subject's (Ruiz et al., arXiv:2208.12242, equation 2).
+        """
         losses, errors = self.denoising.losses(batch, generator)
-        return losses.mean(), {"mse": errors.detach().mean()}
+        if not isinstance(self.source, PriorSource):
+            return losses.mean(), {"mse": errors.detach().mean()}
+        assert isinstance(self.config, PriorConfig)
+        own, prior = losses.chunk(2)
+        mse, prior_mse = errors.detach().chunk(2)
+        loss = own.mean() + self.config.prior_weight * prior.mean()
+        return loss, {"mse": mse.mean(), "prior_mse": prior_mse.mean()}
 
     def validate(self) -> Validation:
         """Measure the loss, and what it was without what is learnt, and draw samples.

@@ -10,6 +10,7 @@ from sd_adapters import Hypernetwork, Origin, save_hypernetwork
 from sd_train.finetune_base import Base, open_base, open_pictures
 from sd_train.finetune_config import HypernetworkTrainConfig
 from sd_train.latents import DenoiserSource
+from sd_train.prior import class_source, with_class
 from sd_train.reporter import Reporter
 from sd_train.seeds import derive_seed
 from sd_train.subject import captions_of, with_words
@@ -19,8 +20,13 @@ from sd_train.tasks.finetuning import FinetuneTask
 class HypernetworkTask(FinetuneTask[HypernetworkTrainConfig]):
     """Trains a hypernetwork."""
 
-    def __init__(self, base: Base[HypernetworkTrainConfig], subject: DenoiserSource) -> None:
-        super().__init__(base, subject)
+    def __init__(
+        self,
+        base: Base[HypernetworkTrainConfig],
+        subject: DenoiserSource,
+        prior: DenoiserSource | None,
+    ) -> None:
+        super().__init__(base, subject, prior)
         settings = base.config.hypernetwork
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(base.config.trainer.seed, "init", 0))
@@ -50,7 +56,8 @@ def build_hypernetwork_task(
     """Load the model, read the pictures and inject a new hypernetwork."""
     base = open_base(config, run_folder, reporter)
     folder = open_pictures(config, reporter)
-    config = with_words(config, base.parts.text_encoder, folder)
+    encoder = base.parts.text_encoder
+    config = with_class(with_words(config, encoder, folder), encoder)
     texts = [[caption] for caption in captions_of(folder, config)]
     base = base.with_config(config)
-    return HypernetworkTask(base, base.source(folder, texts))
+    return HypernetworkTask(base, base.source(folder, texts), class_source(base))
