@@ -14,7 +14,7 @@ from sd_pipeline import PipelineError, build, open_model, write_single_file
 from sd_pipeline.config_types import checked
 from sd_sampler import SamplerError
 from sd_textenc import TextEncoderError
-from sd_unet import UNetConfigError
+from sd_unet import UNetConfigError, backbone_config, dit_scenes
 from sd_vae import VAEError, config_from_diffusers, scenes, with_codebook
 from tests.fault.mutations import NUMBERS
 
@@ -125,6 +125,17 @@ def test_the_refusal_names_the_file_the_value_and_the_limit() -> None:
         "unet/config.json: layers_per_block is 1000000000; it must be a whole number from 1 to 16,"
         " or a list of up to 16 such"
     )
+
+
+def test_a_spoilt_config_of_a_transformer_is_read_or_refused_in_one_line() -> None:
+    messages = []
+    for config in spoilt(dit_scenes().to_diffusers()):
+        try:
+            backbone_config(checked(config, what="unet/config.json"))
+        except OURS as error:
+            messages.append(str(error))
+    assert len(messages) > 150
+    assert all(message.isprintable() and len(message) < 2000 for message in messages)
 
 
 def test_a_spoilt_config_of_a_codebook_is_read_or_refused_in_one_line() -> None:

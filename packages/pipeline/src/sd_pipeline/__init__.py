@@ -9,6 +9,7 @@ from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family
 from sd_pipeline.folder import load_tokenizer, open_folder, save_vae, write_folder
 from sd_pipeline.hub import HubName, cached, cached_models, pull
+from sd_pipeline.image_encoder import load_image_encoder, save_image_encoder
 from sd_pipeline.images import extended, read_image, to_images, to_pixels
 from sd_pipeline.info import ModelInfo, PartInfo, inspect_model, sha256, weight_file
 from sd_pipeline.metadata import Metadata, parse_parameters, read_metadata
@@ -22,6 +23,7 @@ from sd_pipeline.parts import (
     load_unet,
     load_vae,
     save_model,
+    save_text_encoder,
 )
 from sd_pipeline.picture import Picture, check_out, save_picture
 from sd_pipeline.picture_file import check_fits, sheet_bytes
@@ -91,6 +93,7 @@ __all__ = [
     "extended",
     "fit_preview",
     "inspect_model",
+    "load_image_encoder",
     "load_model",
     "load_pipeline",
     "load_text_encoder",
@@ -109,8 +112,10 @@ __all__ = [
     "read_metadata",
     "resolve_device",
     "resolve_dtype",
+    "save_image_encoder",
     "save_model",
     "save_picture",
+    "save_text_encoder",
     "save_vae",
     "sha256",
     "sheet_bytes",

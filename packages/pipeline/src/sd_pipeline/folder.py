@@ -155,6 +155,13 @@ def save_vae(folder: Path, vae: AutoencoderKL, *, dtype: torch.dtype = torch.flo
     save_safetensors(_file(folder, WEIGHTS), cast(vae.state_dict(), dtype))
 
 
+def write_text_encoder(
+    folder: Path, tower: Tower, text: TextPart, *, dtype: torch.dtype | None = None
+) -> None:
+    """Write a text encoder and its tokenizer into a model's `folder`."""
+    _write_text(folder, tower, text, dtype)
+
+
 def _write_unet(folder: Path, model: Model, dtype: torch.dtype | None, *, with_ema: bool) -> None:
     save_json(folder / "config.json", model.unet.config.to_diffusers())
     weights: Mapping[str, Tensor] = model.unet.tensors

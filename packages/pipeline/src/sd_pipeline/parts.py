@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from sd_checkpoint import load_into, name_keys, skeleton
 from sd_pipeline.families import FAMILIES, Family, task_of_channels
-from sd_pipeline.folder import open_text, open_unet, open_vae, write_folder
+from sd_pipeline.folder import (
+    open_text,
+    open_unet,
+    open_vae,
+    write_folder,
+    write_text_encoder,
+)
 from sd_pipeline.model import Model, Part, TextPart, family_of
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import DualTextEncoder, TextTower, build_text_encoder
@@ -144,6 +150,19 @@ def save_model(folder: Path, parts: Parts, *, dtype: torch.dtype = torch.float16
     Raises `CheckpointError` when the place cannot be written to.
     """
     write_folder(folder, as_model(parts), dtype=dtype)
+
+
+def save_text_encoder(
+    folder: Path, encoder: TextTower, *, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a text encoder and its tokenizer into `folder`, as `load_text_encoder` reads them."""
+    part = TextPart(
+        config=encoder.config,
+        tensors=encoder.file_state_dict(),
+        tokenizer=encoder.tokenizer,
+        what="the text encoder",
+    )
+    write_text_encoder(folder, FAMILIES["sd1"].towers[0], part, dtype=dtype)
 
 
 def load_vae(folder: Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:

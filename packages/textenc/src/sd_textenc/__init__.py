@@ -14,6 +14,7 @@ from sd_textenc.config import (
 )
 from sd_textenc.dual import DualTextEncoder
 from sd_textenc.errors import TextEncoderError
+from sd_textenc.image import CLIPImageConfig, CLIPImageEncoder, scenes_image, vit_l14_image
 from sd_textenc.keys import file_key_map
 from sd_textenc.ldm import ldm_config, ldm_key_map, ldm_passes_over, ldm_tensors
 from sd_textenc.openclip import OpenCLIPTextEncoder
@@ -23,6 +24,8 @@ from sd_textenc.vocabulary import clip_tokenizer, train_tokenizer
 from sd_textenc.weighted import encode_weighted
 
 __all__ = [
+    "CLIPImageConfig",
+    "CLIPImageEncoder",
     "CLIPTextConfig",
     "CLIPTextEncoder",
     "Conditioning",
@@ -43,9 +46,11 @@ __all__ = [
     "ldm_passes_over",
     "ldm_tensors",
     "scenes",
+    "scenes_image",
     "text_encoder_config",
     "train_tokenizer",
     "vit_bigg14",
     "vit_h14",
     "vit_l14",
+    "vit_l14_image",
 ]

@@ -2,6 +2,7 @@
 
 from sd_pipeline.picture_opener import PictureError, open_picture
 from sd_train.binding_config import TextBindConfig
+from sd_train.clip_config import ClipTrainConfig
 from sd_train.config import (
     Architecture,
     DataConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "Architecture",
     "Batch",
     "BatchSource",
+    "ClipTrainConfig",
     "DataConfig",
     "DenoiserTrainConfig",
     "DreamBoothConfig",

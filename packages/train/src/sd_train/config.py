@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sd_pipeline.picture_opener import MAX_PIXELS, WHITE
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+ExportDtype = Literal["fp16", "bf16", "fp32"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sd_train.binding_config import TextBindConfig
+from sd_train.clip_config import ClipTrainConfig
 from sd_train.config import DenoiserTrainConfig, TrainerConfig, VAETrainConfig
 from sd_train.errors import TrainError
 from sd_train.finetune_config import (
@@ -22,7 +23,7 @@ from sd_train.settings import parse_config, read_values, save_config
 from sd_train.task import Task
 from sd_train.trainer import check_run_folder, export, train
 
-RunConfig = VAETrainConfig | DenoiserTrainConfig | TextBindConfig | FinetuneConfig
+RunConfig = VAETrainConfig | DenoiserTrainConfig | TextBindConfig | ClipTrainConfig | FinetuneConfig
 FINETUNERS: Mapping[str, type[FinetuneConfig]] = {
     "lora": LoraTrainConfig,
     "textual_inversion": TextualInversionConfig,
@@ -58,6 +59,10 @@ def build_task(
             from sd_train.tasks.binding import build_binding_task
 
             return build_binding_task(config, reporter)
+        case ClipTrainConfig():
+            from sd_train.tasks.clip import build_clip_task
+
+            return build_clip_task(config, reporter)
         case LoraTrainConfig():
             from sd_train.tasks.lora import build_lora_task
 
@@ -129,8 +134,9 @@ def load_run(run_folder: Path) -> RunConfig:
 
 
 def _kind_of(values: Mapping[str, Any]) -> type[Any]:
-    if values.get("method") == TextBindConfig.model_fields["method"].default:
-        return TextBindConfig
+    for kind in (TextBindConfig, ClipTrainConfig):
+        if values.get("method") == kind.model_fields["method"].default:
+            return kind
     if values.get("method") in FINETUNERS:
         return FINETUNERS[values["method"]]
     # A denoiser's run names the autoencoder it learned with; an autoencoder's has one of its own.

@@ -77,7 +77,7 @@ def _spread_words(encoder: CLIPTextEncoder) -> None:
     denoiser's weak signal does not bring them apart again: after 1,500 steps the states of "red"
     and "blue" stood 0.8 apart at a norm of 13.8, and things and colours were not yet drawn.
     """
-    embeddings = encoder.model.embeddings
+    embeddings = encoder.body.embeddings
     torch.nn.init.normal_(embeddings.token_embedding.weight, std=1.0)
     torch.nn.init.normal_(embeddings.position_embedding.weight, std=0.3)
 

@@ -90,7 +90,15 @@ class DiTConfig:
         for name in settings:
             if name not in known:
                 raise UNetConfigError(f"DiT setting {name} is unknown: leave it out")
+            if type(settings[name]) is not type(getattr(_DEFAULT, name)):
+                raise UNetConfigError(
+                    f"DiT setting {name} = {settings[name]!r:.60} is of the wrong type: give one "
+                    f"such as {getattr(_DEFAULT, name)!r}"
+                )
         return DiTConfig(**settings)
+
+
+_DEFAULT = DiTConfig()
 
 
 def dit_xl_2() -> DiTConfig:

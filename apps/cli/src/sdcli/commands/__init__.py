@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("train-vae")(train.train_vae)
     app.command("train")(train.train)
     app.command("train-text")(train.train_text)
+    app.command("train-clip")(train.train_clip)
     app.command("export")(train.export)
     app.command("textual-inversion")(finetune.textual_inversion)
     app.command("hypernetwork")(finetune.hypernetwork)

@@ -1,4 +1,4 @@
-"""`sdcli train-vae`, `train` and `train-text`: runs from a TOML file that flags override."""
+"""Training from nothing: runs from a TOML file that flags override."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -14,9 +14,11 @@ from sdcli.train_options import Data, RunFile, RunFolder, TrainOptions
 from sdcli.training import rehearsed, show_result, trained
 
 if TYPE_CHECKING:
-    from sd_train import DenoiserTrainConfig, TextBindConfig, VAETrainConfig
+    from sd_train import ClipTrainConfig, DenoiserTrainConfig, TextBindConfig, VAETrainConfig
 
-ConfigT = TypeVar("ConfigT", "VAETrainConfig", "DenoiserTrainConfig", "TextBindConfig")
+ConfigT = TypeVar(
+    "ConfigT", "VAETrainConfig", "DenoiserTrainConfig", "ClipTrainConfig", "TextBindConfig"
+)
 
 
 @grouped
@@ -111,6 +113,22 @@ def train(
         **common.values(),
     }
     _run(DenoiserTrainConfig, config, run, overrides, common)
+
+
+@grouped
+def train_clip(
+    common: TrainOptions,
+    config: RunFile = None,
+    run: RunFolder = Path("runs/clip"),
+    data: Data = None,
+) -> None:
+    """Train a CLIP: encoders of text and of pictures that find one another.
+
+    `train` takes its text encoder as [text.folder].
+    """
+    from sd_train import ClipTrainConfig
+
+    _run(ClipTrainConfig, config, run, {"data.folder": data, **common.values()}, common)
 
 
 @grouped
