@@ -1,6 +1,6 @@
 """Measure whether a model of the scenes knows which colour belongs to which thing.
 
-    python benchmarks/colour_binding.py --model runs/scenes-unet-pairs/model
+    python benchmarks/colour_binding.py --model runs/scenes-unet-relations/model
 
 Pictures of two things of two colours, which no training set holds, are noised, and the model
 denoises them once with their captions and once with the captions' two colours exchanged, at equal

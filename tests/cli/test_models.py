@@ -196,7 +196,7 @@ def test_models_lists_local_ones_with_family_dtype_size_and_hash(
         assert "not readable" in lines[str(folder / "broken.safetensors")]
         assert "broken.safetensors" in err
     kept = json.loads((folder / "cache" / "sdcli" / "hashes.json").read_text())
-    assert len(kept) == 2
+    assert len(kept) == 3
 
 
 def test_txt2img_takes_a_file_and_what_it_says_can_be_overridden(
