@@ -1,8 +1,8 @@
 """`sd_vae.LPIPS` on torchvision's VGG16 with the same random weights: 1e-6 max abs, float32."""
 
-import pytest
 import torch
 from torch import Tensor
+from torchvision.models import vgg
 
 from sd_checkpoint import load_into
 from sd_vae import LPIPS, perceptual_weights
@@ -12,13 +12,13 @@ TAPS = (3, 8, 15, 22, 29)
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-def spelled_out(vgg: torch.nn.Module, lins: list[Tensor], a: Tensor, b: Tensor) -> Tensor:
+def spelled_out(network: torch.nn.Module, lins: list[Tensor], a: Tensor, b: Tensor) -> Tensor:
     """Follow Zhang et al. 2018, equation 1, line by line."""
     shift = torch.tensor([-0.030, -0.088, -0.188])[:, None, None]
     scale = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
     total = torch.zeros(len(a))
     a, b = (a - shift) / scale, (b - shift) / scale
-    for index, layer in enumerate(vgg.children()):
+    for index, layer in enumerate(network.children()):
         a, b = layer(a), layer(b)
         if index in TAPS:
             left = a / (a.square().sum(1, keepdim=True).sqrt() + 1e-10)
@@ -29,7 +29,6 @@ def spelled_out(vgg: torch.nn.Module, lins: list[Tensor], a: Tensor, b: Tensor) 
 
 
 def test_the_distances_are_those_of_torchvisions_network() -> None:
-    vgg = pytest.importorskip("torchvision.models.vgg")
     torch.manual_seed(0)
     peer = vgg.make_layers(vgg.cfgs["D"], batch_norm=False).eval()
     lins = [torch.rand(1, width, 1, 1) for width in WIDTHS]

@@ -143,7 +143,7 @@ def write_folder(
         save_json(new / "vae" / "config.json", model.vae.config.to_diffusers())
         save_safetensors(_file(new / "vae", WEIGHTS), cast(model.vae.tensors, dtype))
         for tower, text in zip(family.towers, model.texts, strict=True):
-            _write_text(new, tower, text, dtype)
+            write_text_encoder(new, tower, text, dtype)
         scheduler = model.scheduler.to_diffusers()
         save_json(new / "scheduler" / "scheduler_config.json", scheduler)
         save_json(new / "model_index.json", _index(model, family, scheduler["_class_name"]))
@@ -153,13 +153,6 @@ def save_vae(folder: Path, vae: AutoencoderKL, *, dtype: torch.dtype = torch.flo
     """Write an autoencoder as diffusers does: config.json and its weights as `dtype`."""
     save_json(folder / "config.json", vae.config.to_diffusers())
     save_safetensors(_file(folder, WEIGHTS), cast(vae.state_dict(), dtype))
-
-
-def write_text_encoder(
-    folder: Path, tower: Tower, text: TextPart, *, dtype: torch.dtype | None = None
-) -> None:
-    """Write a text encoder and its tokenizer into a model's `folder`."""
-    _write_text(folder, tower, text, dtype)
 
 
 def _write_unet(folder: Path, model: Model, dtype: torch.dtype | None, *, with_ema: bool) -> None:
@@ -174,7 +167,10 @@ def _write_unet(folder: Path, model: Model, dtype: torch.dtype | None, *, with_e
     save_safetensors(_file(folder, WEIGHTS), cast(weights, dtype))
 
 
-def _write_text(folder: Path, tower: Tower, text: TextPart, dtype: torch.dtype | None) -> None:
+def write_text_encoder(
+    folder: Path, tower: Tower, text: TextPart, dtype: torch.dtype | None
+) -> None:
+    """Write a text encoder and its tokenizer into a model's `folder`."""
     save_json(folder / tower.folder / "config.json", text.config.to_diffusers())
     weights = cast(text.tensors, dtype)
     save_safetensors(_file(folder / tower.folder, TEXT_WEIGHTS), weights)

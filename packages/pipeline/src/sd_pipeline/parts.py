@@ -162,7 +162,7 @@ def save_text_encoder(
         tokenizer=encoder.tokenizer,
         what="the text encoder",
     )
-    write_text_encoder(folder, FAMILIES["sd1"].towers[0], part, dtype=dtype)
+    write_text_encoder(folder, FAMILIES["sd1"].towers[0], part, dtype)
 
 
 def load_vae(folder: Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
