@@ -2,6 +2,7 @@
 
 from sd_checkpoint.atomic import atomic_path
 from sd_checkpoint.checkpoint import Checkpoint
+from sd_checkpoint.collection import no_collection
 from sd_checkpoint.errors import CheckpointError, name_keys
 from sd_checkpoint.folders import has_weights, open_weights
 from sd_checkpoint.json_files import load_config, load_json, save_json
@@ -28,6 +29,7 @@ __all__ = [
     "load_json",
     "load_pickle",
     "name_keys",
+    "no_collection",
     "only",
     "open_weights",
     "release",

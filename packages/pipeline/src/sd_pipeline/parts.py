@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sd_checkpoint import load_into, name_keys, skeleton
+from sd_checkpoint import load_into, name_keys, no_collection, skeleton
 from sd_pipeline.families import FAMILIES, Family, task_of_channels
 from sd_pipeline.folder import (
     open_text,
@@ -55,6 +55,7 @@ class Parts:
         return task_of_channels(self.unet.config.in_channels, self.vae.config.latent_channels)
 
 
+@no_collection()
 def build(model: Model, *, dtype: torch.dtype = torch.float32) -> Parts:
     """Make the networks of `model` on the CPU and fill them, each tensor cast as it is read.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from sd_checkpoint import no_collection
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.folder import open_folder
 from sd_pipeline.hub import HubName, cached, pull
@@ -35,6 +36,7 @@ def locate(name: str, *, variant: str | None = None) -> Path:
     return pull(hub_name, variant=variant)
 
 
+@no_collection()
 def open_model(path: Path, *, variant: str | None = None, use_ema: bool = False) -> Model:
     """Open a model's folder or file: configs and headers now, tensors when they are asked for.
 

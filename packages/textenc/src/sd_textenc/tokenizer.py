@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ class Tokenizer:
         self.context_length = context_length
         self.words = None if words is None else frozenset(words)
         self.pad_token = pad_token
-        self._backend = _build_backend(self.vocab, self.merges, (START, END, pad_token))
+        self._bpe = _BPE(self.vocab, _pairs(self.vocab, merges), (START, END, pad_token))
         self._names: dict[str, tuple[int, ...]] = {}
         self._place_in_name: dict[int, int] = {}
 
@@ -277,7 +278,7 @@ class Tokenizer:
 
     def _encode(self, prompt: str) -> Encoding:
         # One at a time: a batch starts threads, which warn when a data loader forks afterwards.
-        return self._backend.encode(prompt, add_special_tokens=False)
+        return self._bpe.backend.encode(prompt, add_special_tokens=False)
 
 
 def _any_of(names: Collection[str]) -> re.Pattern[str]:
@@ -291,24 +292,45 @@ def _any_of(names: Collection[str]) -> re.Pattern[str]:
     return re.compile("|".join(ends), re.IGNORECASE)
 
 
-def _build_backend(
-    vocab: dict[str, int], merges: Sequence[str], specials: Sequence[str]
-) -> Backend:
+def _pairs(vocab: Mapping[str, int], merges: Sequence[str]) -> list[tuple[str, str]]:
+    """Cut the merges into their two parts; raises `TextEncoderError` for parts without an id."""
     pairs = []
     for line in merges:
         left, _, right = line.partition(" ")
-        for token in (left, right, left + right):
-            if token not in vocab:
-                raise TextEncoderError(
-                    f"the merge {line!r} needs the token {token!r}, which the vocabulary lacks"
-                )
+        if left not in vocab or right not in vocab or left + right not in vocab:
+            token = next(token for token in (left, right, left + right) if token not in vocab)
+            raise TextEncoderError(
+                f"the merge {line!r} needs the token {token!r}, which the vocabulary lacks"
+            )
         pairs.append((left, right))
-    backend = Backend(
-        models.BPE(vocab=vocab, merges=pairs, end_of_word_suffix="</w>", unk_token=END)
-    )
-    backend.normalizer = _NORMALIZER
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [_SPLITTER, pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    backend.add_special_tokens([AddedToken(token, special=True) for token in specials])
-    return backend
+    return pairs
+
+
+class _BPE:
+    """What splits and merges texts, made when the first is asked for.
+
+    Making it takes as long as making the networks of SD 1.5, and whoever converts a model or
+    decodes latents never asks.
+    """
+
+    def __init__(
+        self, vocab: dict[str, int], pairs: list[tuple[str, str]], specials: Sequence[str]
+    ) -> None:
+        self._vocab = vocab
+        self._pairs = pairs
+        self._specials = specials
+
+    @cached_property
+    def backend(self) -> Backend:
+        backend = Backend(
+            models.BPE(
+                vocab=self._vocab, merges=self._pairs, end_of_word_suffix="</w>", unk_token=END
+            )
+        )
+        backend.normalizer = _NORMALIZER
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [_SPLITTER, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        specials = [AddedToken(token, special=True) for token in self._specials]
+        backend.add_special_tokens(specials)
+        return backend
