@@ -12,3 +12,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_model(folder, tiny_parts(), dtype=torch.float32)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_pix2pix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "pix2pix"
+    save_model(folder, tiny_parts(in_channels=8), dtype=torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_depth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "depth"
+    save_model(folder, tiny_parts(in_channels=5), dtype=torch.float32)
+    return folder

@@ -11,7 +11,7 @@ from sd_vae import AutoencoderKL, VAEConfig
 CAPTIONS = ("a cat on a mat", "two black dogs under a tree, night sky")
 
 
-def tiny_parts(prediction: str = "v") -> Parts:
+def tiny_parts(prediction: str = "v", in_channels: int = 4) -> Parts:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(CAPTIONS, context_length=12)
     text = CLIPTextConfig(
@@ -27,6 +27,7 @@ def tiny_parts(prediction: str = "v") -> Parts:
     unet = UNet(
         UNetConfig(
             sample_size=8,
+            in_channels=in_channels,
             block_out_channels=(32, 64),
             attention_levels=(False, True),
             layers_per_block=1,

@@ -26,6 +26,64 @@ def test_img2img_draws_from_a_picture(tiny_model: Path, tmp_path: Path, image: P
     assert "Denoising strength: 0.5" in Image.open(out).text["parameters"]
 
 
+@pytest.fixture
+def depth(tmp_path: Path) -> Path:
+    levels = np.tile(np.arange(32, dtype=np.uint16), (20, 1))  # too little for eight bits
+    Image.fromarray(levels).save(tmp_path / "depth.png")
+    return tmp_path / "depth.png"
+
+
+def test_img2img_edits_by_an_instruction(tiny_pix2pix: Path, tmp_path: Path, image: Path) -> None:
+    out = tmp_path / "out.png"
+    arguments = ["--model", str(tiny_pix2pix), "--out", str(out), "--steps", "2", "--seed", "1"]
+    assert run(["img2img", str(image), "a black dog", *arguments]) == 0
+    usual = Image.open(out)
+    assert usual.size == (64, 40)
+    assert "Image CFG scale: 1.5" in usual.text["parameters"]
+    assert run(["img2img", str(image), "a black dog", *arguments, "--image-guidance", "3"]) == 0
+    assert "Image CFG scale: 3," in Image.open(out).text["parameters"]
+    assert not np.array_equal(np.asarray(usual), np.asarray(Image.open(out)))
+
+
+def test_img2img_draws_by_depth(tiny_depth: Path, tmp_path: Path, image: Path, depth: Path) -> None:
+    out = tmp_path / "out.png"
+    arguments = ["--model", str(tiny_depth), "--out", str(out), "--steps", "2", "--seed", "1"]
+    assert run(["img2img", str(image), "a dog", *arguments, "--depth", str(depth)]) == 0
+    assert "Denoising strength: 0.75" in Image.open(out).text["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "says"),
+    [
+        ("tiny_model", ["--image-guidance", "1.5"], "leave out --image-guidance"),
+        ("tiny_model", ["--depth", "DEPTH"], "leave out --depth"),
+        ("tiny_depth", [], "give img2img a map as --depth"),
+        ("tiny_depth", ["--depth", "IMAGE"], "in.png: the depth map is in colour"),
+        ("tiny_pix2pix", ["--strength", "0.5"], "a strength (0.5) says nothing to it"),
+        ("tiny_pix2pix", ["--image-guidance", "-1"], "image guidance is -1.0"),
+        ("tiny_pix2pix", ["--apg"], "leave out adaptive projected guidance (--apg)"),
+    ],
+)
+def test_a_setting_that_the_model_would_not_heed_is_one_line(
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    image: Path,
+    depth: Path,
+    model: str,
+    arguments: list[str],
+    says: str,
+) -> None:
+    named = {"IMAGE": str(image), "DEPTH": str(depth)}
+    given = ["--model", str(request.getfixturevalue(model)), "--out", str(tmp_path / "out.png")]
+    asked = [named.get(one, one) for one in arguments]
+    assert run(["img2img", str(image), "a cat", *given, "--steps", "2", *asked]) == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_inpaint_leaves_what_is_outside_the_mask(
     tiny_model: Path, tmp_path: Path, image: Path
 ) -> None:

@@ -209,6 +209,35 @@ def test_a_picture_from_a_picture_is_made_again_with_it(
     assert "identical" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", ["pix2pix", "depth"])
+def test_an_edited_picture_is_made_again_with_what_the_model_was_shown(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    levels = np.tile(np.arange(64, dtype=np.uint16), (64, 1))
+    Image.fromarray(levels).save(tmp_path / "depth.png")
+    image, out = str(tmp_path / "in.png"), tmp_path / "out.png"
+    model = str(request.getfixturevalue(f"tiny_{kind}"))
+    shown = ["--depth", str(tmp_path / "depth.png")] if kind == "depth" else []
+    own = shown or ["--image-guidance", "2.5"]
+    given = ["--model", model, "--out", str(out), "--steps", "2", "--seed", "5"]
+    assert run(["img2img", image, "a cat", *own, *given]) == 0
+    capsys.readouterr()
+    if shown:
+        assert run(["replay", str(out), "--image", image]) == 2
+        assert (
+            "names the depth map by its hash alone; give it as --depth" in capsys.readouterr().err
+        )
+    assert run(["replay", str(out), "--image", image, *shown]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{out}: identical\n"
+    assert "other pixels" not in told.err
+
+
 def test_a_changed_file_is_told_with_the_number_of_its_pixels(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

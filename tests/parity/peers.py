@@ -98,6 +98,11 @@ def _plain(folder: Path, kind: str, in_channels: int, prediction: str) -> Any:
     }
     if in_channels == 9:
         return diffusers.StableDiffusionInpaintPipeline(**parts)
+    if in_channels == 8:
+        return diffusers.StableDiffusionInstructPix2PixPipeline(**parts)
+    if in_channels == 5:
+        del parts["safety_checker"], parts["requires_safety_checker"]
+        return diffusers.StableDiffusionDepth2ImgPipeline(**parts, depth_estimator=None)
     return diffusers.StableDiffusionPipeline(**parts)
 
 
@@ -117,9 +122,24 @@ def sd2_inpaint(folder: Path) -> Any:
     return _plain(folder, "sd2", 9, "epsilon")
 
 
-def _sdxl_unet(num_sizes: int, text_width: int) -> diffusers.UNet2DConditionModel:
+def sd1_pix2pix(folder: Path) -> Any:
+    return _plain(folder, "sd1", 8, "epsilon")
+
+
+def sd2_pix2pix(folder: Path) -> Any:
+    return _plain(folder, "sd2", 8, "v_prediction")
+
+
+def sd2_depth(folder: Path) -> Any:
+    return _plain(folder, "sd2", 5, "epsilon")
+
+
+def _sdxl_unet(
+    num_sizes: int, text_width: int, in_channels: int = 4
+) -> diffusers.UNet2DConditionModel:
     return unet(
         linear=True,
+        in_channels=in_channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=(1, 2),
@@ -130,13 +150,15 @@ def _sdxl_unet(num_sizes: int, text_width: int) -> diffusers.UNet2DConditionMode
     )
 
 
-def sdxl(folder: Path, *, zero_snr: bool = False) -> Any:
-    return diffusers.StableDiffusionXLPipeline(
+def sdxl(folder: Path, *, zero_snr: bool = False, in_channels: int = 4) -> Any:
+    edits = diffusers.StableDiffusionXLInstructPix2PixPipeline
+    kind = edits if in_channels == 8 else diffusers.StableDiffusionXLPipeline
+    return kind(
         text_encoder=text_encoder("quick_gelu", projected=False),
         tokenizer=tokenizer(folder / "tok1", "<|endoftext|>"),
         text_encoder_2=text_encoder("gelu", projected=True, width=WIDTH_2),
         tokenizer_2=tokenizer(folder / "tok2", "!"),
-        unet=_sdxl_unet(6, WIDTH + WIDTH_2),
+        unet=_sdxl_unet(6, WIDTH + WIDTH_2, in_channels),
         vae=vae(0.13025, force_upcast=True),
         scheduler=scheduler("v_prediction" if zero_snr else "epsilon", zero_snr=zero_snr),
         add_watermarker=False,
@@ -145,6 +167,10 @@ def sdxl(folder: Path, *, zero_snr: bool = False) -> Any:
 
 def sdxl_v(folder: Path) -> Any:
     return sdxl(folder, zero_snr=True)
+
+
+def sdxl_pix2pix(folder: Path) -> Any:
+    return sdxl(folder, in_channels=8)
 
 
 def refiner(folder: Path) -> Any:
@@ -171,6 +197,15 @@ FAMILIES: Mapping[str, Callable[[Path], Any]] = {
     "sdxl-v": sdxl_v,
     "refiner": refiner,
 }
+
+
+EDITORS: Mapping[str, Callable[[Path], Any]] = {
+    "sd1-pix2pix": sd1_pix2pix,
+    "sd2-pix2pix": sd2_pix2pix,
+    "sdxl-pix2pix": sdxl_pix2pix,
+    "sd2-depth": sd2_depth,
+}
+"""Models that are shown a picture, or its depth, beside the latents."""
 
 
 def randomize(pipeline: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is done to classifier-free guidance, and guidance by perturbed attention."""
+"""What is done to classifier-free guidance, and guidance by perturbed attention or a picture."""
 
 import json
 from dataclasses import asdict
@@ -83,9 +83,50 @@ def test_perturbed_attention_guidance_wanes_by_the_timestep() -> None:
         Guidance(options, V, SIGMAS)
 
 
+def edited(**options: object) -> Tensor:
+    guidance = Guidance(GuidanceOptions(**options), V, SIGMAS)
+    sigma = torch.full((2,), 2.0, dtype=torch.float64)
+    return guidance(some(0), sigma, some(1), some(2), blind=some(3))
+
+
+@pytest.mark.parametrize("image_scale", [0.0, 0.5, 1.0, 1.5, 7.0])
+@pytest.mark.parametrize("scale", [1.5, 7.5])
+def test_text_and_picture_guide_as_in_the_papers_equation(scale: float, image_scale: float) -> None:
+    both, picture, neither = some(2), some(1), some(3)
+    wanted = neither + image_scale * (picture - neither) + scale * (both - picture)
+    torch.testing.assert_close(edited(scale=scale, image_scale=image_scale), wanted)
+
+
+def test_without_guidance_by_a_picture_there_is_that_by_the_text() -> None:
+    assert torch.equal(edited(scale=5.0, image_scale=1.0), combine(some(1), some(2), 5.0))
+
+
+def test_what_is_rescaled_is_guidance_by_a_picture_too() -> None:
+    sigma, x = torch.full((2,), 2.0, dtype=torch.float64), some(0)
+    c_skip, c_out, _ = (value[:, None, None, None] for value in V.scalings(sigma))
+    outputs = (edited(scale=7.0, image_scale=2.0, rescale=1.0) - c_skip * x) / c_out
+    wanted = (some(2) - c_skip * x) / c_out
+    torch.testing.assert_close(outputs.std((1, 2, 3)), wanted.std((1, 2, 3)))
+
+
+def test_a_picture_guides_where_the_text_does_and_not_elsewhere() -> None:
+    levels = [sigma.reshape(1) for sigma in SIGMAS[:-1]]
+    for options, wanted in (
+        ({"scale": 3.0, "image_scale": 1.5, "interval": (0.2, 0.6)}, [1.0, 1.5, 1.5, 1.0, 1.0]),
+        ({"scale": 1.0, "image_scale": 1.5}, [1.0] * 5),
+        ({"scale": 3.0}, [1.0] * 5),
+    ):
+        guidance = Guidance(GuidanceOptions(**options), V, SIGMAS)
+        assert [guidance.image_scale(sigma) for sigma in levels] == wanted
+
+
 def test_options_survive_the_way_through_json() -> None:
     options = GuidanceOptions(
-        scale=4.0, interval=(0.1, 0.8), pag_scale=3.0, pag_layers=("mid", "up_blocks.1")
+        scale=4.0,
+        interval=(0.1, 0.8),
+        pag_scale=3.0,
+        pag_layers=("mid", "up_blocks.1"),
+        image_scale=1.5,
     )
     assert GuidanceOptions(**json.loads(json.dumps(asdict(options)))) == options
     assert GuidanceOptions(**json.loads(json.dumps(asdict(GuidanceOptions())))) == GuidanceOptions()
@@ -160,6 +201,8 @@ def test_thresholding_brings_the_percentile_back_and_cuts_what_is_beyond() -> No
         ({"pag_scale": float("nan")}, "attention guidance's scale is nan"),
         ({"pag_adaptive_scale": 2.0}, "guidance's adaptive scale is 2.0; it must be from 0 to 1"),
         ({"pag_scale": 3.0, "pag_layers": ()}, "has no layer; name one, such as mid"),
+        ({"image_scale": -1.0}, "image guidance is -1.0; it must be from 0 to 100"),
+        ({"image_scale": float("nan")}, "image guidance is nan"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], says: str) -> None:

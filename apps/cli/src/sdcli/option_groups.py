@@ -86,10 +86,11 @@ class SamplingOptions:
     batch: options.Batch = 1
     seamless: options.SeamlessAxes = "none"
 
-    def settings(self, *, seed: int) -> dict[str, Any]:
+    def settings(self, *, seed: int, image_guidance: float | None = None) -> dict[str, Any]:
         """Return what these options are to a `sd_pipeline.Txt2Img`.
 
-        Raises `CommandError` for a wrong form, `SamplerError` beyond guidance's limits.
+        `image_guidance` is that of a command that shows the model a picture. Raises `CommandError`
+        for a wrong form, `SamplerError` beyond guidance's limits.
         """
         from sd_sampler import GuidanceOptions
 
@@ -101,6 +102,7 @@ class SamplingOptions:
             pag_scale=self.pag,
             pag_adaptive_scale=self.pag_adaptive,
             pag_layers=tuple(name.strip() for name in self.pag_layers.split(",")),
+            image_scale=image_guidance,
         )
         return {
             "negative_prompt": self.negative,

@@ -5,6 +5,7 @@ from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.autoencoding import Tiling, check_tiling, decode_latents, encode_pixels
 from sd_pipeline.denoising import OnStep, Step
+from sd_pipeline.depth import read_depth
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family
 from sd_pipeline.folder import load_tokenizer, open_folder, save_vae, write_folder
@@ -108,6 +109,7 @@ __all__ = [
     "parse_parameters",
     "pull",
     "read_defaults",
+    "read_depth",
     "read_image",
     "read_metadata",
     "resolve_device",

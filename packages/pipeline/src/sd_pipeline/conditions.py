@@ -26,17 +26,11 @@ class Conditions:
     hidden_states: Tensor
     added: AddedConditions | None
 
-    def rows(self, number: int) -> "Conditions":
-        """Return the last rows, or all of them and then the last again.
-
-        The prompts' stand after the negative one's: they are told alone where nothing guides, and
-        again where their attention is perturbed.
-        """
-        have = len(self.hidden_states)
-        if number == have:
+    def rows(self, numbers: Sequence[int]) -> "Conditions":
+        """Return the rows of these numbers, in this order, and any of them more than once."""
+        index = list(numbers)
+        if index == list(range(len(self.hidden_states))):
             return self
-        again = max(number - have, 0)
-        index = [*range(max(have - number, 0), have), *range(have - again, have)]
         added = self.added
         if added is not None:
             added = AddedConditions(pooled=added.pooled[index], sizes=added.sizes[index])
@@ -71,6 +65,11 @@ class Script:
     def num_rows(self) -> int:
         """How many times the UNet is asked for each picture."""
         return len(self.weights) + self.guided
+
+    @property
+    def prompts(self) -> tuple[int, ...]:
+        """The numbers of the prompts' rows."""
+        return tuple(range(self.guided, self.num_rows))
 
     def at(self, step: int) -> Conditions:
         """Return what a step from 1 is told."""

@@ -16,6 +16,7 @@ from sd_sampler import (
     Guidance,
     NoiseSource,
     Plan,
+    Prediction,
     compose,
     plan,
     prediction,
@@ -112,39 +113,75 @@ class Denoising:
 
         `stage` says what is told now. Where there is no guidance the prompt is told alone.
         """
-        options, num_pictures = record.guidance, len(begun.x[group])
-
-        def network(x: Tensor, timesteps: Tensor) -> Tensor:
-            latents = x
-            if begun.extra is not None:
-                extra = begun.extra[group]
-                latents = torch.cat([x, torch.cat([extra] * (len(x) // len(extra)))], dim=1)
-            now = stage.told.rows(len(x) // num_pictures).repeated(num_pictures)
-            num_perturbed = max(len(x) - told.num_rows * num_pictures, 0)
-            with perturbed_attention(self.parts.unet, options.pag_layers, num_perturbed):
-                output: Tensor = self.parts.unet(latents, timesteps, now.hidden_states, now.added)
-            return output
-
-        kind = prediction(self.parts.scheduler.diffusion.prediction)
-        denoise = begun.plan.denoiser(network, kind, dtype=self.dtype)
-        if not told.guided and not options.pag_scale:
-            return denoise
-        guidance = Guidance(options, kind, begun.plan.sigmas, timesteps=begun.plan)
+        asking = self._asking(begun, record, stage, group)
+        alone = asking(_Rows(told=told.prompts))
+        if not told.guided and not record.guidance.pag_scale:
+            return alone
+        guidance = Guidance(record.guidance, self._kind, begun.plan.sigmas, timesteps=begun.plan)
 
         def all_rows(x: Tensor, sigma: Tensor) -> Tensor:
             active, perturbs = guidance.active(sigma), guidance.pag_scale(sigma) > 0
             if not active and not perturbs and told.weights == (1.0,):
-                return denoise(x, sigma)
-            num_rows = told.num_rows + perturbs * len(told.weights)
-            x0s = denoise(torch.cat([x] * num_rows), torch.cat([sigma] * num_rows)).chunk(num_rows)
+                return alone(x, sigma)
+            rows = _Rows.of(told, blind=guidance.image_scale(sigma) != 1, perturbs=perturbs)
+            number = len(rows.told)
+            x0s = asking(rows)(torch.cat([x] * number), torch.cat([sigma] * number)).chunk(number)
+            blind = x0s[0] if rows.num_blind else None
+            x0s = x0s[rows.num_blind :]
             # Without a negative prompt's row there is one prompt, which `compose` hands back.
             cond = compose(x0s[0], x0s[told.guided : told.num_rows], told.weights)
             if not active and not perturbs:
                 return cond
             perturbed = compose(x0s[0], x0s[told.num_rows :], told.weights) if perturbs else None
-            return guidance(x, sigma, x0s[0] if active else None, cond, perturbed)
+            return guidance(x, sigma, x0s[0] if active else None, cond, perturbed, blind)
 
         return all_rows
+
+    def _asking(
+        self, begun: Beginning, record: Record, stage: "_Stage", group: slice
+    ) -> "Callable[[_Rows], Denoiser]":
+        """Return what makes denoisers of some pictures: of an x that is repeated for each row."""
+
+        def asking(rows: _Rows) -> Denoiser:
+            def network(x: Tensor, timesteps: Tensor) -> Tensor:
+                num_pictures = len(begun.x[group])
+                latents = begun.with_extra(x, group, rows.num_blind)
+                now = stage.told.rows(rows.told).repeated(num_pictures)
+                layers, number = record.guidance.pag_layers, rows.num_perturbed * num_pictures
+                with perturbed_attention(self.parts.unet, layers, number):
+                    out: Tensor = self.parts.unet(latents, timesteps, now.hidden_states, now.added)
+                return out
+
+            return begun.plan.denoiser(network, self._kind, dtype=self.dtype)
+
+        return asking
+
+    @property
+    def _kind(self) -> Prediction:
+        return prediction(self.parts.scheduler.diffusion.prediction)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rows:
+    """Hold what a step asks for: `told`, rows of its script by number, any of them repeatedly.
+
+    The first `num_blind` are asked without the picture that a UNet may be shown, and the last
+    `num_perturbed` with perturbed attention.
+    """
+
+    told: tuple[int, ...]
+    num_blind: int = 0
+    num_perturbed: int = 0
+
+    @classmethod
+    def of(cls, told: Script, *, blind: bool, perturbs: bool) -> "_Rows":
+        """Ask for all of a script, the negative prompt also `blind`, the prompts also perturbed."""
+        again = told.prompts * perturbs
+        return cls(
+            told=(*(0,) * blind, *range(told.num_rows), *again),
+            num_blind=int(blind),
+            num_perturbed=len(again),
+        )
 
 
 @dataclass(slots=True)

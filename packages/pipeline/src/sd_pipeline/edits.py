@@ -7,6 +7,7 @@ from PIL import Image
 
 from sd_pipeline.autoencoding import Tiling
 from sd_pipeline.begin import Source
+from sd_pipeline.depth import depth_of, to_depth
 from sd_pipeline.images import (
     blurred,
     bring_to,
@@ -38,6 +39,27 @@ class Place:
     mask: Image.Image | None
 
 
+def img2img_source(request: Img2Img, factor: int, tiling: Tiling) -> Source:
+    """Return what an img2img begins with; the arguments are as in `inpaint_source`.
+
+    A `strength` of None is 1: all steps are taken.
+    """
+    (width, height), image, latent_size = request.size, flatten(request.image), None
+    if request.resize == "latent":
+        latent_size = height // factor, width // factor
+        width, height = (side // factor * factor for side in image.size)
+    depth = None
+    if request.depth is not None:
+        depth = to_depth(request.depth, image.size, (width, height), request.fit)
+    return Source(
+        pixels=to_pixels(bring_to(image, width, height, request.fit)),
+        strength=1.0 if request.strength is None else request.strength,
+        latent_size=latent_size,
+        depth=depth,
+        tiling=tiling,
+    )
+
+
 def inpaint_source(
     request: Inpaint, factor: int, side: int, tiling: Tiling
 ) -> tuple[Source, Place]:
@@ -46,6 +68,7 @@ def inpaint_source(
     `factor` is a latent's pixels, `side` the model's own size, to which a part is enlarged; the
     picture is encoded as `tiling` says.
     """
+    assert request.strength is not None, "which a request for an inpainting or plain model has"
     image, mask = flatten(request.image), mask_of(request.mask or request.image)
     if request.margin is None and (request.width is not None or request.height is not None):
         image = bring_to(image, *request.size, request.fit)
@@ -108,6 +131,8 @@ def edit_of(request: Txt2Img) -> dict[str, Any]:
         "height": request.height,
         "resize": request.resize,
     }
+    if request.depth is not None:
+        edit["depth"] = pixel_hash(depth_of(request.depth))
     if isinstance(request, Inpaint):
         edit |= {
             "mask": None if request.mask is None else pixel_hash(request.mask),

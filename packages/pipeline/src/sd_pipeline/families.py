@@ -132,6 +132,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                         "txt2img": "StableDiffusionPipeline",
                         "inpaint": "StableDiffusionInpaintPipeline",
                         "pix2pix": "StableDiffusionInstructPix2PixPipeline",
+                        "depth": "StableDiffusionDepth2ImgPipeline",
                     }
                 ),
                 architecture="stable-diffusion-v1",

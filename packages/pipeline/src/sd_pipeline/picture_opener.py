@@ -1,4 +1,4 @@
-"""Picture files, whoever made them: upright, in sRGB, or refused with the reason."""
+"""Picture files, whoever made them: upright, in sRGB or as measured, or refused with the reason."""
 
 import mmap
 import stat
@@ -69,6 +69,23 @@ def open_picture(
         raise _explain(path, error) from error
 
 
+def open_values(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open a measurement, such as a depth map: upright, and else the numbers that the file holds.
+
+    Its mode is the file's own, of 8, 16 or 32 bits; what profiles say is of light, and not heeded.
+    Raises `PictureError` as `open_picture` does, and for colour of 16 bits, of which Pillow reads
+    the upper 8 alone.
+    """
+    _check_file(path)
+    try:
+        with path.open("rb") as file:
+            return _decode_values(path, file, max_pixels)
+    except PictureError:
+        raise
+    except Exception as error:
+        raise _explain(path, error) from error
+
+
 def decode_picture(
     content: bytes,
     name: object,
@@ -111,11 +128,11 @@ def _check_num_bytes(name: object, num_bytes: int) -> None:
 def _decode(
     name: object, file: BinaryIO, background: Colour | None, max_pixels: int
 ) -> Image.Image:
-    with Image.open(file, formats=_FORMATS) as header:
-        _check_head(name, header, max_pixels)
-        _check_whole(file, header)
-    file.seek(0)
+    _check_content(name, file, max_pixels)
     with Image.open(file, formats=_FORMATS) as image:
+        if image.mode in ("I", "F"):
+            what = f"has 32-bit pixels ({image.mode}), whose black and white are not known"
+            raise PictureError(name, "pixel format", what, "save it with 8 or 16 bits a channel")
         _scale_transparent_value(image)
         image.load()
         picture = _in_srgb(_as_8_bit(image), image.info.get("icc_profile"), background)
@@ -124,10 +141,25 @@ def _decode(
     return picture if turn is None else picture.transpose(turn)
 
 
+def _decode_values(name: object, file: BinaryIO, max_pixels: int) -> Image.Image:
+    _check_content(name, file, max_pixels)
+    with Image.open(file, formats=_FORMATS) as image:
+        if image.tile and ";16" in str(image.tile[0].args) and not image.mode.startswith("I"):
+            what = "has colour of 16 bits a channel, of which 8 can be read"
+            raise PictureError(name, "pixel format", what, "save it as grey")
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        return image.copy() if turn is None else image.transpose(turn)
+
+
+def _check_content(name: object, file: BinaryIO, max_pixels: int) -> None:
+    with Image.open(file, formats=_FORMATS) as header:
+        _check_head(name, header, max_pixels)
+        _check_whole(file, header)
+    file.seek(0)
+
+
 def _check_head(name: object, image: ImageFile.ImageFile, max_pixels: int) -> None:
-    if image.mode in ("I", "F"):
-        what = f"has 32-bit pixels ({image.mode}), whose black and white are not known"
-        raise PictureError(name, "pixel format", what, "save it with 8 or 16 bits a channel")
     sizes = [image.size]
     if image.format == "TIFF":  # a tile may be larger than the picture, and is decoded whole
         tags = image.tag_v2  # type: ignore[attr-defined]

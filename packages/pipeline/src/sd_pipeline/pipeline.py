@@ -19,15 +19,15 @@ from sd_pipeline.autoencoding import Tiling, decode_latents
 from sd_pipeline.begin import Source
 from sd_pipeline.conditions import check_prompt
 from sd_pipeline.denoising import Denoising, OnStep, plan_of
-from sd_pipeline.edits import edit_of, inpaint_source, set_back
+from sd_pipeline.edits import edit_of, img2img_source, inpaint_source, set_back
 from sd_pipeline.errors import PipelineError
-from sd_pipeline.images import bring_to, flatten, to_pixels
 from sd_pipeline.model import Model
 from sd_pipeline.parts import Parts, build
 from sd_pipeline.picture import Picture
 from sd_pipeline.record import Record
 from sd_pipeline.request import Img2Img, Inpaint, Outpaint, Txt2Img
 from sd_pipeline.seamless import seamless
+from sd_pipeline.settled import settled
 from sd_pipeline.source import locate, open_model
 from sd_sampler import parse_sampler, parse_schedule
 from sd_textenc import PromptReport
@@ -106,8 +106,9 @@ class Pipeline:
 
         Raises ``SamplerError`` for settings that the model's schedule cannot serve, and
         ``UNetInputError`` for layers to perturb that it has not, and ``PipelineError`` for an
-        adapter's file that is not there.
+        adapter's file that is not there, and as `settled` for what is not for this model.
         """
+        request = settled(request, self.parts.task)
         side = self.parts.unet.config.sample_size * self.factor
         width, height = request.width or side, request.height or side
         if isinstance(request, Img2Img):
@@ -168,20 +169,13 @@ class Pipeline:
     def img2img(self, request: Img2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
         """Draw pictures from a picture: noise is added to its latents and taken out again.
 
-        Seeds and batches are as in ``txt2img``. Raises ``PipelineError`` where the strength leaves
-        no step, or for a model that edits in a way of its own.
+        A model that edits by instructions begins with noise alone, and is shown the picture at
+        every step; one that draws by depth is shown the request's depth map. Seeds and batches are
+        as in ``txt2img``. Raises ``PipelineError`` as ``resolve``, and where the strength leaves no
+        step.
         """
-        width, height = request.size
-        image, latent_size = flatten(request.image), None
-        if request.resize == "latent":
-            latent_size = height // self.factor, width // self.factor
-            width, height = (side // self.factor * self.factor for side in image.size)
-        source = Source(
-            pixels=to_pixels(bring_to(image, width, height, request.fit)),
-            strength=request.strength,
-            latent_size=latent_size,
-            tiling=self.tiling,
-        )
+        request = settled(request, self.parts.task)
+        source = img2img_source(request, self.factor, self.tiling)
         return self._pictures(request, self.resolve(request), source, on_step)
 
     def inpaint(self, request: Inpaint, on_step: OnStep | None = None) -> Iterator[Picture]:
@@ -190,6 +184,7 @@ class Pipeline:
         An inpainting UNet sees the mask and what it leaves; for a plain one the rest of the picture
         is known at every step. Raises as ``img2img``.
         """
+        request = settled(request, self.parts.task)
         record = self.resolve(request)
         side = self.parts.unet.config.sample_size * self.factor
         source, place = inpaint_source(request, self.factor, side, self.tiling)

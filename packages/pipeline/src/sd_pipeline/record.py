@@ -32,8 +32,9 @@ class Record:
     """Hold every setting of one picture.
 
     `process` is the model's diffusion process as it was used, which may not be as its files say.
-    `edit` is what a picture that was begun with another adds: strength, fit, the size asked for,
-    `source` and `mask` as the SHA-256 of their pixels. `model_hash` is that of the model's weights.
+    `edit` is what a picture that was begun with another adds: strength (None where the model takes
+    none), fit, the size asked for, `source`, `mask` and `depth` as the SHA-256 of their pixels.
+    `model_hash` is that of the model's weights.
     `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
     what stands beside a picture may change its last digits, unless it is `batch_invariant`.
     `tiling` is that of the autoencoder; `blend`, `seamless` and `adapters` are the request's, the
@@ -102,13 +103,17 @@ class Record:
             "Sampler": get_sampler(self.sampler).label,
             "Schedule type": _schedule_label(self.schedule),
             "CFG scale": _number(self.guidance_scale),
+        }
+        if self.guidance.image_scale is not None:
+            settings["Image CFG scale"] = _number(self.guidance.image_scale)
+        settings |= {
             "Seed": self.seed,
             "Size": f"{self.width}x{self.height}",
             "Model": _quoted(self.model),
         }
         if self.model_hash is not None:
             settings["Model hash"] = self.model_hash[:10]
-        if "strength" in self.edit:
+        if self.edit.get("strength") is not None:
             settings["Denoising strength"] = _number(self.edit["strength"])
         settings |= {name: _quoted(value) for name, value in (more or {}).items()}
         tags = [use.tag for use in self.adapters if use.kind != "embedding"]

@@ -7,6 +7,7 @@ from typing import Literal
 from PIL import Image
 
 from sd_pipeline.adapter_use import AdapterUse
+from sd_pipeline.depth import depth_of
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.images import FITS, Fit, extended, mask_of, to_mask
 from sd_sampler import GuidanceOptions, parse_sampler, parse_schedule
@@ -125,21 +126,26 @@ def _check_sides(**sides: int | None) -> None:
 class Img2Img(Txt2Img):
     """Everything that makes pictures from a prompt and a picture.
 
-    ``strength`` is the share of the steps that are taken: 1 keeps nothing of the picture. It is
-    brought to ``width`` and ``height`` as ``fit`` says, or where these are None drawn at its own
-    size, less what is beyond a multiple of 8. ``resize`` says what is brought to that size: its
-    pixels, or its latents. Raises ``PipelineError`` as ``Txt2Img``.
+    ``strength`` is the share of the steps that are taken: 1 keeps nothing of the picture. None is
+    0.75, and the only one for a model that edits by instructions (pix2pix), which begins with noise
+    and looks at the picture throughout. It is brought to ``width`` and ``height`` as ``fit`` says,
+    or where these are None drawn at its own size, less what is beyond a multiple of 8. ``resize``
+    says what is brought to that size: its pixels, or its latents. ``depth``, for a model that draws
+    by it and for no other, is a map of all that the picture shows, larger where it is nearer, of
+    any size and of 8, 16 or 32 bits. Raises ``PipelineError`` as ``Txt2Img``, and for a ``depth``
+    that is in colour.
     """
 
     image: Image.Image
-    strength: float = 0.75
+    strength: float | None = None
     fit: Fit = "crop"
     resize: Resize = "pixel"
+    depth: Image.Image | None = None
 
     def __post_init__(self) -> None:
         # super() needs the class that slots=True has replaced.
         Txt2Img.__post_init__(self)
-        if not 0 < self.strength <= 1:
+        if self.strength is not None and not 0 < self.strength <= 1:
             raise PipelineError(f"strength is {self.strength}; it must be above 0 and at most 1")
         if self.fit not in FITS:
             raise PipelineError(f"fit is {self.fit!r}; it must be {', '.join(FITS)}")
@@ -147,6 +153,8 @@ class Img2Img(Txt2Img):
             raise PipelineError(f"resize is {self.resize!r}; it must be {', '.join(RESIZES)}")
         if min(self.image.size) < 8:
             raise PipelineError(f"the picture is {self.image.size}; its sides must be at least 8")
+        if self.depth is not None:
+            depth_of(self.depth)  # raises for what is no measurement
 
     @property
     def size(self) -> tuple[int, int]:

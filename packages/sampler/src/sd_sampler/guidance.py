@@ -1,4 +1,4 @@
-"""Guidance, classifier-free and perturbed-attention; a sampler knows of none of this."""
+"""Guidance: classifier-free, by a picture, by perturbed attention; a sampler knows of none."""
 
 import math
 from collections.abc import Sequence
@@ -57,6 +57,10 @@ class GuidanceOptions:
       section 4), away from a network that, in the self-attention of `pag_layers`, sees every place
       by itself. It needs no negative prompt and goes with or without `scale`; 3 is usual. It wanes
       by `pag_adaptive_scale`, from 0 to 1, a timestep below 1000, as diffusers has it.
+    - `image_scale` from 0 to 100, or None for a network that is shown no picture to edit: guidance
+      by that picture beside that by the text (Brooks et al., "InstructPix2Pix", arXiv 2211.09800,
+      eq. 3). 1 is none and 1.5 usual. It is a part of classifier-free guidance, and none where that
+      is none.
 
     Raises `SamplerError` for values out of range.
     """
@@ -72,6 +76,7 @@ class GuidanceOptions:
     pag_scale: float = 0.0
     pag_adaptive_scale: float = 0.0
     pag_layers: tuple[str, ...] = ("mid",)
+    image_scale: float | None = None
 
     def __post_init__(self) -> None:
         for listed in ("interval", "pag_layers"):  # which come as lists out of JSON
@@ -87,6 +92,7 @@ class GuidanceOptions:
             ("the threshold's percentile", self.threshold or 100.0, 1.0, 100.0),
             ("perturbed-attention guidance's scale", self.pag_scale, 0.0, 100.0),
             ("perturbed-attention guidance's adaptive scale", self.pag_adaptive_scale, 0.0, 1.0),
+            ("image guidance", 1.0 if self.image_scale is None else self.image_scale, 0.0, 100.0),
         ):
             if not low <= value <= high:
                 raise SamplerError(f"{name} is {value}; it must be from {low:g} to {high:g}")
@@ -140,6 +146,14 @@ class Guidance:
         timestep = float(self._timesteps.timestep_of(sigma[:1])[0])
         return max(scale - waning * (_FIRST_TIMESTEP - timestep), 0.0)
 
+    def image_scale(self, sigma: Tensor) -> float:
+        """Return the scale of guidance by a picture at a level (B,), the same for all.
+
+        Where it is 1, the network need not be asked without that picture.
+        """
+        scale = self.options.image_scale
+        return 1.0 if scale is None or not self.active(sigma) else scale
+
     def __call__(
         self,
         x: Tensor,
@@ -147,10 +161,13 @@ class Guidance:
         uncond: Tensor | None,
         cond: Tensor,
         perturbed: Tensor | None = None,
+        blind: Tensor | None = None,
     ) -> Tensor:
         """Return the guided x0 of x (B, ...) at sigma (B,), from what is predicted.
 
         `uncond` None is without classifier-free guidance, `perturbed` None without the other.
+        `blind` is what is predicted from neither text nor picture, where `uncond` has seen the
+        picture; None is without guidance by it.
         """
         options = self.options
         if uncond is None:
@@ -159,6 +176,10 @@ class Guidance:
             guided = cond + (options.scale - 1) * self._projected(uncond, cond)
         else:
             guided = combine(uncond, cond, options.scale)
+        if uncond is not None and blind is not None:
+            # InstructPix2Pix, eq. 3, is combine(blind, uncond, s_I) + s_T (cond - uncond): this is
+            # what it has more than combine(uncond, cond, s_T).
+            guided = guided + (self.image_scale(sigma) - 1) * (uncond - blind)
         if perturbed is not None:
             guided = guided + self.pag_scale(sigma) * (cond - perturbed)
         if options.rescale:

@@ -14,13 +14,8 @@ from sdcli.seeds import choose_seed
 
 Prompt = Annotated[str, typer.Argument(help=PROMPT_HELP)]
 Source = Annotated[Path, typer.Argument(help="The picture to begin with: PNG, JPEG, WebP ...")]
-Strength = Annotated[
-    float,
-    typer.Option(
-        "--strength",
-        help="Share of the steps that are taken, above 0; 1 keeps nothing of the picture.",
-    ),
-]
+_STRENGTH_HELP = "Share of the steps that are taken, above 0; 1 keeps nothing of the picture."
+Strength = Annotated[float, typer.Option("--strength", help=_STRENGTH_HELP)]
 FitName = Annotated[
     str,
     typer.Option(
@@ -37,24 +32,47 @@ def img2img(
     prompts: PromptOptions,
     output: OutputOptions,
     model: ModelOptions,
-    strength: Strength = 0.75,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help=f"{_STRENGTH_HELP} Not for models that edit by instructions, which begin with "
+            "noise. [default: 0.75]"
+        ),
+    ] = None,
+    image_guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="For models that edit by instructions (instruct-pix2pix): how closely to keep to "
+            "the picture, from 0 to 100; 1 is no guidance by it, and --guidance 1 turns both off. "
+            "[default: 1.5]"
+        ),
+    ] = None,
+    depth: Annotated[
+        Path | None,
+        typer.Option(
+            help="For models that draw by depth, which need it: a grey map of what the picture "
+            "shows, brighter where it is nearer, of any size; all of 16 bits are heeded."
+        ),
+    ] = None,
     fit: FitName = "crop",
     width: Width = None,
     height: Height = None,
     count: Count = 1,
 ) -> None:
-    """Draw pictures from a picture and a prompt."""
-    from sd_pipeline import Img2Img, read_image
+    """Draw pictures from a picture and a prompt, or edit one by an instruction."""
+    from sd_pipeline import Img2Img, read_depth, read_image
 
+    seed = choose_seed(sampling.seed, count)
     request = Img2Img(
         image=read_image(image),
         prompt=prompt,
         strength=strength,
+        depth=None if depth is None else read_depth(depth),
         fit=fit,  # type: ignore[arg-type]
         width=width,
         height=height,
         count=count,
-        **sampling.settings(seed=choose_seed(sampling.seed, count)),
+        **sampling.settings(seed=seed, image_guidance=image_guidance),
     )
     draw([request], model.chosen(), output, prompts)
 

@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,6 +75,9 @@ def replay(
         Path | None, typer.Option(help="The picture that it was begun with, if it was.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="The mask that it was drawn with.")] = None,
+    depth: Annotated[
+        Path | None, typer.Option(help="The depth map that it was drawn with.")
+    ] = None,
     adapters: AdapterFolder = Path("adapters"),
     device: Annotated[
         str | None, typer.Option(help="Another device. [default: the one it was drawn on]")
@@ -97,7 +100,7 @@ def replay(
     if out is not None:
         check_out(out, 1)
     record = replace(record, adapters=found_again(record.adapters, adapters))
-    request = request_of(record, image, mask)
+    request = request_of(record, image, mask, depth)
     chosen = Chosen(
         model=_model_of(record, model),
         variant=record.variant,
@@ -125,21 +128,25 @@ def replay(
         _tell(file, metadata, comparison)
 
 
-def request_of(record: "Record", image: Path | None, mask: Path | None) -> "Txt2Img":
+def request_of(
+    record: "Record", image: Path | None, mask: Path | None, depth: Path | None = None
+) -> "Txt2Img":
     """Return what was asked for, from a record and what it names by hash alone.
 
     Raises `CommandError` where that is not given, or the record is not of what this version draws.
     """
     try:
-        return _request(record, image, mask)
+        return _request(record, image, mask, depth)
     except (KeyError, TypeError) as error:
         raise CommandError(
             f"the record is of an edit that this version does not know ({error!r:.80})"
         ) from error
 
 
-def _request(record: "Record", image: Path | None, mask: Path | None) -> "Txt2Img":
-    from sd_pipeline import Img2Img, Inpaint, Outpaint, Txt2Img
+def _request(
+    record: "Record", image: Path | None, mask: Path | None, depth: Path | None
+) -> "Txt2Img":
+    from sd_pipeline import Img2Img, Inpaint, Outpaint, Txt2Img, read_depth, read_image
 
     common: dict[str, Any] = {
         "prompt": record.prompt,
@@ -159,25 +166,30 @@ def _request(record: "Record", image: Path | None, mask: Path | None) -> "Txt2Im
     if not record.edit:
         return Txt2Img(width=record.width, height=record.height, **common)
     edit = dict(record.edit)
-    common["image"] = _same(image, edit.pop("source"), "the picture it was begun with", "--image")
+    source = edit.pop("source")
+    common["image"] = _same(image, source, "the picture it was begun with", "--image", read_image)
+    if "depth" in edit:
+        wanted = edit.pop("depth")
+        common["depth"] = _same(depth, wanted, "the depth map", "--depth", read_depth)
     if "left" in edit:
         return Outpaint(**common, **edit)
     if "mask" not in edit:
         return Img2Img(**common, **edit)
     wanted = edit.pop("mask")
     if wanted is not None:
-        common["mask"] = _same(mask, wanted, "the mask it was drawn with", "--mask")
+        common["mask"] = _same(mask, wanted, "the mask it was drawn with", "--mask", read_image)
     return Inpaint(**common, **edit)
 
 
-def _same(path: Path | None, wanted: str, what: str, option: str) -> "Image.Image":
+def _same(
+    path: Path | None, wanted: str, what: str, option: str, read: "Callable[[Path], Image.Image]"
+) -> "Image.Image":
     """Read what a picture was made from, and say where it is not the same."""
-    from sd_pipeline import read_image
     from sd_pipeline.images import pixel_hash
 
     if path is None:
         raise CommandError(f"the record names {what} by its hash alone; give it as {option}")
-    image = read_image(path)
+    image = read(path)
     if pixel_hash(image) != wanted:
         note(f"{path} has other pixels than {what}")
     return image
