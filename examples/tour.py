@@ -28,7 +28,7 @@ PANELS = {
     "--out ball.png",
     "wide.png": 'outpaint car.png "a red car on a road" --left 48 --right 48 --seed 1 '
     "--out wide.png",
-    "large.png": "upscale cat.png --scale 2 --strength 0.4 --seed 7 --out large.png",
+    "large.png": "upscale cat.png --scale 2 --strength 0.2 --seed 7 --out large.png",
     "tile.png": 'txt2img "a flower on the grass" --seamless both --seed 2 --out tile.png',
     "two.png": 'txt2img "a black cat AND a red ball" --seed 4 --out two.png',
 }

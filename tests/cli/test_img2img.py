@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,33 @@ def test_latents_of_another_kind_are_refused(
         assert run(["decode", str(tmp_path / "a.safetensors"), *arguments]) == 2
         assert says in capsys.readouterr().err
     assert not (tmp_path / "a.png").exists()
+
+
+def test_latents_become_the_format_that_the_file_is_called_by(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latents = tmp_path / "a.safetensors"
+    save_safetensors(latents, {"latents": torch.zeros(1, 4, 4, 4)})
+    given = [str(latents), "--model", str(tiny_model), "--out"]
+    assert run(["decode", *given, str(tmp_path / "a.jpg")]) == 0
+    assert Image.open(tmp_path / "a.jpg").format == "JPEG"
+    capsys.readouterr()
+    for name in ("", "folder"):
+        assert run(["decode", *given, str(tmp_path / name)]) == 2
+        assert "is no picture's file; end it in .png" in capsys.readouterr().err
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize(
+    ("by", "stated", "strength"),
+    [("pixel", "{}", 0.35), ("pixel", '{"upscale_strength": 0.4}', 0.4), ("latent", "{}", 0.55)],
+)
+def test_upscale_takes_the_strength_that_suits_the_model_and_what_is_enlarged(
+    tiny_model: Path, tmp_path: Path, image: Path, by: str, stated: str, strength: float
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "sampling.json").write_text(stated)
+    out = tmp_path / "out.png"
+    given = ["--model", str(folder), "--out", str(out), "--steps", "3", "--by", by]
+    assert run(["upscale", str(image), "a cat", *given, "--scale", "1.5"]) == 0
+    assert f"Denoising strength: {strength}" in Image.open(out).text["parameters"]

@@ -275,3 +275,10 @@ def test_only_our_own_pictures_are_replayed(
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
     assert run(["replay", str(tmp_path / "a.png")]) == 2
     assert "made by the web UI; only our own" in capsys.readouterr().err
+
+
+def test_a_folder_is_not_said_to_be_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", str(tmp_path)]) == 2
+    assert "is a folder, pipe or device; name a file" in capsys.readouterr().err

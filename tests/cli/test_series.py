@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sd_pipeline import read_metadata
+from sd_pipeline import animation_bytes, read_metadata
 from sdcli.errors import CommandError
 from sdcli.main import run
 from sdcli.prompt_lines import PromptLine, read_lines
@@ -161,7 +161,9 @@ def test_a_grid_is_labelled_and_its_pictures_are_those_of_the_settings(
     assert sheet.width > 2 * 64
     assert sheet.height > 4 * 64
     told = read_metadata(out / "grid-00001.png")
-    assert told.settings["Script"] == "X/Y/Z plot"
+    assert (told.program, told.settings["Script"]) == ("sdcli grid", "X/Y/Z plot")
+    assert sheet.text["parameters"] == sheet.text["sd-sheet"]  # the web UI reads the former
+    assert run(["replay", str(out / "grid-00001.png")]) == 2
     assert (told.settings["X Type"], told.settings["X Values"]) == ("Steps", "1,3")
     assert (told.settings["Y Type"], told.settings["Y Values"]) == ("Prompt S/R", "cat,black dog")
     assert told.settings["Z Values"] == "euler,DPM++ 2M Karras"
@@ -196,7 +198,7 @@ def test_a_grid_is_labelled_and_its_pictures_are_those_of_the_settings(
         (["variations", "absent.png"], "absent.png does not exist"),
         (["upscale", "PICTURE"], "does not say what it shows; give a prompt"),
         (["upscale", "PICTURE", "a cat", "--scale", "9"], "--scale is 9.0"),
-        (["upscale", "PICTURE", "a cat", "--by", "magic"], "resize is 'magic'"),
+        (["upscale", "PICTURE", "a cat", "--by", "magic"], "--by is 'magic'; it must be pixel or"),
         (["txt2img"], "give either a prompt or a file"),
         (["txt2img", "a cat", "--prompts", "-"], "give either a prompt or a file"),
         (["txt2img", "a cat", "--prompts", "absent"], "give either a prompt or a file"),
@@ -304,3 +306,75 @@ def test_the_shell_is_told_samplers_and_schedules_that_there_are() -> None:
 
     assert set(options.SAMPLERS) == set(SAMPLERS)
     assert set(options.SCHEDULES) == set(SIGMA_SCHEDULES)
+
+
+def test_a_grid_varies_guidance_and_clip_skip(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    files = drawn(
+        "grid", "a cat", "--x", "guidance-rescale=0,0.7", "--y", "clip-skip=0,1", "--steps", 1,
+        "--seed", 2, model=tiny_model, out=out,
+    )  # fmt: skip
+    records = [json.loads(Image.open(file).text["sd-record"]) for file in files]
+    settings = [(record["clip_skip"], record["guidance"]["rescale"]) for record in records]
+    assert settings == [(0, 0), (0, 0.7), (1, 0), (1, 0.7)]
+    pixels = [Image.open(file).tobytes() for file in files]
+    assert len(set(pixels)) == 4
+    assert "Clip skip: 2" in Image.open(files[2]).text["parameters"]
+    assert "Clip skip" not in Image.open(files[0]).text["parameters"]
+
+
+@pytest.mark.parametrize("name", ["way.gif", "way.webp", "way.png"])
+def test_moving_pictures_bear_the_mark_of_what_a_model_made(tmp_path: Path, name: str) -> None:
+    colours = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
+    frames = [Image.new("RGB", (16, 8), colour) for colour in colours]
+    path = tmp_path / name
+    path.write_bytes(animation_bytes(frames, path.suffix, fps=4))
+    assert b"trainedAlgorithmicMedia" in path.read_bytes()
+    with Image.open(path) as opened:
+        assert opened.n_frames == 3
+        for number, colour in enumerate(colours):
+            opened.seek(number)
+            assert opened.convert("RGB").getpixel((3, 3)) == colour
+        assert opened.info["duration"] == 250
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["grid", "a cat", "--x", "steps=1", "--sheet", "/proc/none/a.png"],
+            "cannot write --sheet",
+        ),
+        (
+            ["interpolate", "a cat", "a dog", "--animation", "/proc/none/a.gif"],
+            "cannot write --ani",
+        ),
+        (["grid", "a cat", "--x", "pag=much"], "the axis pag is 'much'; it must be a number"),
+        (["txt2img", "a cat", "--preview", "-1"], "--preview is -1"),
+        (["txt2img", "a cat", "--clip-skip", "-1"], "clip-skip is -1; it must be from 0"),
+        (["txt2img", "a cat", "--clip-skip", "12"], "clip_skip is 12; it must be from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_anything_is_drawn(
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
+) -> None:
+    assert run([*arguments, "--model", str(tiny_model), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    assert says in told.err
+    assert told.err.count("\n") == 1
+    assert told.out == ""
+
+
+def test_a_negative_prompt_that_is_not_heeded_is_told(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for guidance, told in (("1", True), ("3", False)):
+        drawn(
+            "txt2img", "a cat", "--negative", "a dog", "--steps", 1, "--guidance", guidance,
+            model=tiny_model, out=tmp_path,
+        )  # fmt: skip
+        assert ("negative prompt is not heeded" in capsys.readouterr().err) == told

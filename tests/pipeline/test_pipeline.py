@@ -9,6 +9,7 @@ from PIL import Image
 
 from sd_checkpoint import CheckpointError
 from sd_pipeline import (
+    Pipeline,
     PipelineError,
     Scheduler,
     Txt2Img,
@@ -305,3 +306,20 @@ def test_parts_without_a_variant_are_read_as_they_are(tiny_model: Path, tmp_path
     with pytest.raises(CheckpointError, match=r"no .*bf16\.safetensors .*variants there"):
         open_model(folder, variant="bf16")
     assert len(missing_parts(folder, "bf16")) > 0
+
+
+def test_the_folder_that_pictures_go_to_is_made(tiny_model: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline.load(tiny_model)
+    for picture in pipeline.txt2img(Txt2Img(prompt=PROMPT, seed=7, count=2, num_steps=1)):
+        save_picture(picture, tmp_path / "new" / "outputs")
+    assert len(list((tmp_path / "new" / "outputs").iterdir())) == 2
+
+
+def test_the_text_encoder_leaves_out_layers_for_a_picture_alone(tiny_model: Path) -> None:
+    pipeline = Pipeline.load(tiny_model)
+    plain, skipped, again = (
+        next(pipeline.txt2img(Txt2Img(prompt=PROMPT, num_steps=1, clip_skip=number)))
+        for number in (0, 1, 0)
+    )
+    assert plain.image.tobytes() == again.image.tobytes() != skipped.image.tobytes()
+    assert pipeline.parts.text_encoder.clip_skip == 0

@@ -210,7 +210,7 @@ def test_a_config_builds_what_it_states() -> None:
         ({"beta_schedule": "laplace"}, "unknown beta_schedule 'laplace'"),
         ({"trained_betas": [0.1]}, "trained_betas"),
         ({"thresholding": True}, "thresholding"),
-        ({"prediction_type": "flow"}, "unknown prediction 'flow'"),
+        ({"prediction_type": "score"}, "unknown prediction 'score'"),
         ({"timestep_spacing": "uneven"}, "unknown timestep spacing 'uneven'"),
     ],
 )
@@ -230,6 +230,16 @@ def test_a_scheduler_config_beyond_us_is_refused(config: dict, named: str) -> No
         ("euler_a", ("euler_a", None)),
         ("Euler SGM Uniform", ("euler", "sgm_uniform")),
         ("UniPC", ("unipc", None)),
+        ("DPM++ 3M SDE Exponential", ("dpmpp_3m_sde", "exponential")),
+        ("DPM++ 2S a Karras", ("dpmpp_2s_a", "karras")),
+        ("DPM++ 2S ancestral", ("dpmpp_2s_a", None)),
+        ("euler_ancestral", ("euler_a", None)),
+        ("dpm_2_ancestral", ("dpm2_a", None)),
+        ("LMS Karras", ("lms", "karras")),
+        ("Euler Align Your Steps", ("euler", "align_your_steps")),
+        ("Restart", ("restart", None)),
+        ("LCM", ("lcm", None)),
+        ("PNDM", ("plms", None)),
     ],
 )
 def test_a_sampler_may_be_spelled_as_the_web_ui_does(text: str, meant: tuple[str, str]) -> None:
@@ -243,7 +253,25 @@ def test_every_name_and_label_means_itself() -> None:
     assert parse_schedule("Align Your Steps XL") == "align_your_steps_xl"
 
 
+def test_a_schedule_may_be_called_as_the_web_ui_does() -> None:
+    assert parse_schedule("Normal") == "uniform"
+    assert parse_schedule("DDIM") == "ddim_uniform"
+    assert parse_schedule("KL Optimal") == "kl_optimal"
+    assert parse_schedule("Automatic") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["DPM++ 2M SDE Heun", "DPM fast", "DPM adaptive Karras", "DDIM CFG++", "HeunPP2", ""]
+)
+def test_a_sampler_that_there_is_not_is_one_line(name: str) -> None:
+    with pytest.raises(SamplerError, match=r"unknown sampler .*: choose from ddim, .*tcd") as told:
+        parse_sampler(name)
+    assert "\n" not in str(told.value)
+
+
 def test_a_misspelled_sampler_is_refused() -> None:
+    with pytest.raises(SamplerError, match="did you mean 'dpmpp_2m_sde'"):
+        parse_sampler("DPM++ 2M SDE Heun")
     with pytest.raises(SamplerError, match="unknown sampler 'DPM\\+\\+ 9M': choose from ddim"):
         parse_sampler("DPM++ 9M")
     with pytest.raises(SamplerError, match=r"unknown schedule 'Karas'.*did you mean 'karras'"):

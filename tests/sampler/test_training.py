@@ -6,8 +6,10 @@ from torch import Tensor
 
 from sd_sampler import (
     EPS,
+    FLOW,
     PREDICTIONS,
     X0,
+    FlowSchedule,
     NoiseSchedule,
     Prediction,
     SamplerError,
@@ -37,8 +39,8 @@ def test_a_network_that_meets_its_target_denoises_perfectly(kind: Prediction) ->
 
 @pytest.mark.parametrize("kind", PREDICTIONS, ids=lambda kind: kind.name)
 def test_the_network_sees_when_sampling_what_it_saw_when_training(kind: Prediction) -> None:
-    schedule = NoiseSchedule.scaled_linear()
-    timesteps = torch.tensor([0, 400, 999])
+    schedule = FlowSchedule() if kind is FLOW else NoiseSchedule.scaled_linear()
+    timesteps = torch.tensor([0, 400, 998])
     sigma = schedule.sigma_of(timesteps)
     x0, noise = torch.randn(2, 3, 2, dtype=torch.float64)
     seen: list[tuple[Tensor, Tensor]] = []

@@ -93,6 +93,38 @@ def test_any_prompt_is_read(prompt: str) -> None:
     assert parse_composition(prompt)
 
 
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("[", "]"),
+        ("(", ")"),
+        ("[a|", "]"),
+        ("[", ":3]"),
+        ("(", ":9)"),
+        ("[", ""),
+        ("", "]"),
+        ("{", "}"),
+    ],
+)
+def test_brackets_as_deep_as_one_likes_are_read(start: str, end: str) -> None:
+    prompt = start * 3000 + "cat" + end * 3000
+    assert parse_editing(prompt).at(5, 5)
+    read = parse_emphasis(prompt)
+    assert all(math.isfinite(span.weight) for section in read.sections for span in section)
+    assert "cat" in expand(prompt, 0)
+
+
+def test_weights_without_end_are_finite() -> None:
+    digits = "9" * 400
+    assert all(math.isfinite(weight) for _, weight in spans(f"((a:0) b:{digits}) (c:-{digits})"))
+    assert all(math.isfinite(p.weight) for p in parse_composition(f"a :{digits} AND b"))
+
+
+@given(st.text(max_size=60).filter(lambda t: not set("{}\\") & set(t) and "__" not in t))
+def test_text_without_choices_is_expanded_to_itself(text: str) -> None:
+    assert expand(text, 1) == text
+
+
 @given(PLAIN)
 def test_text_without_syntax_is_unchanged(text: str) -> None:
     assert parse_emphasis(text).text == text
@@ -145,6 +177,9 @@ def at(prompt: str, num_steps: int = 10) -> list[str]:
         ("[cat::4]fish", [(4, "catfish"), (10, "fish")]),
         (r"a \[b:3\]", [(10, r"a \[b:3\]")]),
         ("[b:30]", [(10, "")]),
+        ("a [b:1.5] c", [(10, "a  c")]),
+        ("[cat:dog:0]", [(10, "dog")]),
+        ("[a:b:" + "9" * 400 + "]", [(10, "a")]),
     ],
 )
 def test_editing_of_the_web_uis_documented_examples(

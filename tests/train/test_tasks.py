@@ -208,13 +208,18 @@ def test_the_autoencoder_validates_on_whole_held_out_pictures(
         assert shown.size == (2 * 32, 2 * 32)
 
 
+@pytest.mark.parametrize("prediction", ["v", "flow"])
 def test_a_denoiser_run_exports_a_whole_model(
-    pictures: Path, vae_folder: Path, tmp_path: Path
+    pictures: Path, vae_folder: Path, tmp_path: Path, prediction: str
 ) -> None:
-    result = run(_denoiser_config(pictures, vae_folder), tmp_path)
+    config = _denoiser_config(pictures, vae_folder, objective={"prediction": prediction})
+    result = run(config, tmp_path)
     assert result.model is not None
     parts = load_model(result.model)
-    assert parts.scheduler.diffusion.prediction == "v"
+    assert parts.scheduler.diffusion.prediction == prediction
+    assert parts.scheduler.diffusion.noise_schedule().name == (
+        "flow" if prediction == "flow" else "scaled_linear"
+    )
     assert parts.text_encoder.tokenizer.check("a green square").unknown == ("green",)
     assert parts.unet.config.sample_size * parts.vae.config.downsampling == 32
     assert load_json(result.model / "unet/config.json")["cross_attention_dim"] == 16

@@ -1,6 +1,7 @@
 """What every command that draws does: expand, open, report, draw, save."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,12 +49,16 @@ def draw(
     started = time.perf_counter()
     from sd_pipeline import PictureFormat, check_fits, check_out
 
+    if output.preview < 0:
+        raise CommandError(f"--preview is {output.preview}; it must be 0 (never) or more")
     requests = expanded(requests, prompts)
     file_format = PictureFormat.of(output.out, output.file_format, output.quality)  # type: ignore[arg-type]
     check_out(output.out, sum(request.count for request in requests))
     pipeline = open_pipeline(chosen)
     for request in requests:
         check_fits(pipeline.resolve(request), file_format)
+    if any(request.negative_prompt for request in requests):
+        _report_unheeded(pipeline, requests)
     told = {(text, repr(one.adapters)): (text, one) for one in requests for text in _texts(one)}
     for text, request in told.values():
         _report_losses(pipeline, text, request.adapters)
@@ -68,6 +73,22 @@ def draw(
         _print_document(drawn, output, started)
         raise
     _print_document(drawn, output, started)
+
+
+def check_place(path: Path, option: str) -> None:
+    """Find out before the work whether a file can be written, whose folder is made if need be.
+
+    Raises `CommandError` where it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reason = "permission denied" if not os.access(path.parent, os.W_OK | os.X_OK) else ""
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if path.is_dir():
+        reason = "it is a folder"
+    if reason:
+        raise CommandError(f"cannot write {option} {path}: {reason}; choose another place")
 
 
 def open_pipeline(chosen: Chosen) -> "Pipeline":
@@ -166,8 +187,6 @@ def _showing(
 
 
 def _previewer(pipeline: "Pipeline", output: OutputOptions) -> "Callable[[Step], None] | None":
-    if output.preview < 0:
-        raise CommandError(f"--preview is {output.preview}; it must be 0 (never) or more")
     if not output.preview:
         return None
     from PIL import Image
@@ -208,6 +227,16 @@ def _texts(request: "Txt2Img") -> Iterable[str]:
     yield request.negative_prompt
     if request.blend is not None and request.blend.prompt is not None:
         yield request.blend.prompt
+
+
+def _report_unheeded(pipeline: "Pipeline", requests: "Sequence[Txt2Img]") -> None:
+    from sd_textenc.prompts import parse_composition
+
+    for request in requests:
+        alone = len(parse_composition(request.prompt)) == 1
+        if request.negative_prompt and alone and pipeline.resolve(request).guidance_scale == 1:
+            note("the negative prompt is not heeded: --guidance is 1, which is none")
+            return
 
 
 def _report_losses(pipeline: "Pipeline", text: str, adapters: "Sequence[AdapterUse]") -> None:

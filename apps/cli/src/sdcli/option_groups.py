@@ -85,6 +85,7 @@ class SamplingOptions:
     seed: options.Seed = None
     batch: options.Batch = 1
     seamless: options.SeamlessAxes = "none"
+    clip_skip: options.ClipSkip = 0
 
     def settings(self, *, seed: int, image_guidance: float | None = None) -> dict[str, Any]:
         """Return what these options are to a `sd_pipeline.Txt2Img`.
@@ -114,6 +115,7 @@ class SamplingOptions:
             "seed": seed,
             "batch_size": self.batch,
             "seamless": self.seamless,
+            "clip_skip": self.clip_skip,
         }
 
 

@@ -204,6 +204,14 @@ SeamlessAxes = Annotated[
         "--seamless", help="Go on at the other side, as tiles do: along x, y, both or none."
     ),
 ]
+ClipSkip = Annotated[
+    int,
+    typer.Option(
+        "--clip-skip",
+        help="Leave out the text encoder's last layers, so many; 1 is the web UI's 'Clip skip: 2', "
+        "which some models are made for.",
+    ),
+]
 BatchInvariant = Annotated[
     bool,
     typer.Option(
@@ -230,7 +238,7 @@ PROMPT_HELP = (
 Prediction = Annotated[
     str | None,
     typer.Option(
-        "--prediction", help="What the UNet predicts: eps, v or x0. [default: the model's]"
+        "--prediction", help="What the UNet predicts: eps, v, x0 or flow. [default: the model's]"
     ),
 ]
 ZeroSnr = Annotated[

@@ -23,6 +23,7 @@ _KINDS: dict[str, tuple[str, type]] = {
     "count": ("count", int),
     "batch": ("batch_size", int),
     "seamless": ("seamless", str),
+    "clip-skip": ("clip_skip", int),
 }
 # The names that the web UI's "prompts from file" script has for the same.
 _WEB_UI = {
@@ -32,7 +33,7 @@ _WEB_UI = {
     "n_iter": "count",
     "batch_size": "batch",
 }
-_FIRST_OPTION = re.compile(r"(?:^|\s)--(?=[a-z_]+(?:[ =]|$))")
+_FIRST_OPTION = re.compile(r"(?:^|\s)--(?=[a-z_-]*[a-z](?:[ =]|$))")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +103,13 @@ def setting(option: str, value: str, where: str) -> tuple[str, Any]:
     Raises `CommandError`, which begins with `where`, for a value of the wrong kind.
     """
     name, kind = _KINDS[option]
+    return name, number_in(value, kind, where)
+
+
+def number_in(value: str, kind: type, where: str) -> Any:
+    """Return a value as text or a number; raises `CommandError`, which begins with `where`."""
     try:
-        return name, kind(value)
+        return kind(value)
     except ValueError as error:
         wanted = "a whole number" if kind is int else "a number"
         raise CommandError(f"{where} is {value!r}; it must be {wanted}") from error

@@ -3,6 +3,7 @@
 from sd_pipeline.adapter_places import adapter_aliases, adapter_models
 from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.adapting import AdapterShelf
+from sd_pipeline.animation import ANIMATIONS, animation_bytes
 from sd_pipeline.autoencoding import Tiling, check_tiling, decode_latents, encode_pixels
 from sd_pipeline.denoising import OnStep, Step
 from sd_pipeline.depth import read_depth
@@ -48,6 +49,7 @@ from sd_pipeline.single_file_writer import write_single_file
 from sd_pipeline.source import load_model, locate, open_model
 
 __all__ = [
+    "ANIMATIONS",
     "DTYPES",
     "FAMILIES",
     "AdapterShelf",
@@ -80,6 +82,7 @@ __all__ = [
     "Txt2Img",
     "adapter_aliases",
     "adapter_models",
+    "animation_bytes",
     "as_model",
     "build",
     "build_vae",

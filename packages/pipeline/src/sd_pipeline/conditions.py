@@ -1,6 +1,7 @@
 """What the UNet is told beside latents and time: text, sizes, and the channels of some variants."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -95,7 +96,8 @@ def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
         tuple(prompt.at(step, record.num_steps) for prompt in (*edited, *others)) for step in steps
     ]
     distinct = list(dict.fromkeys(text for row in texts for text in row))
-    encoded = encode_weighted(parts.text_encoder, [parse_emphasis(text) for text in distinct])
+    with clip_skipped(parts, record.clip_skip):
+        encoded = encode_weighted(parts.text_encoder, [parse_emphasis(text) for text in distinct])
     stretches: list[tuple[int, Conditions]] = []
     for step, row in zip(steps, texts, strict=True):
         if step > 1 and row == texts[step - 2]:
@@ -108,6 +110,22 @@ def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
             picked = _first_zeroed(picked)
         stretches.append((step, _with_sizes(parts, record, picked, guided=guided)))
     return Script(stretches=tuple(stretches), weights=weights, guided=guided)
+
+
+@contextmanager
+def clip_skipped(parts: Parts, number: int) -> Iterator[None]:
+    """Let the text encoder leave out `number` last layers more for a while.
+
+    Raises `TextEncoderError` where it has not so many.
+    """
+    encoder = parts.text_encoder
+    before = encoder.clip_skip
+    try:
+        if number:
+            encoder.clip_skip = before + number
+        yield
+    finally:
+        encoder.clip_skip = before
 
 
 def check_prompt(parts: Parts, prompt: str) -> PromptReport:

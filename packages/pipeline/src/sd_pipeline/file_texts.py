@@ -14,6 +14,7 @@ from sd_pipeline.webp_chunks import exif_and_xmp, is_webp
 from sd_pipeline.xmp import record_in
 
 RECORD_KEY = "sd-record"
+SHEET_KEY = "sd-sheet"
 XMP_KEY = "XML:com.adobe.xmp"
 
 _EXIF_KEY = "eXIf"
@@ -30,7 +31,10 @@ def read_texts(path: Path, keys: Iterable[str]) -> dict[str, str]:
     16 MiB.
     """
     if not path.is_file():
-        raise PipelineError(f"{path} does not exist; name a picture")
+        reason = "is a folder, pipe or device; name a file"
+        if not path.exists():
+            reason = "does not exist; name a picture"
+        raise PipelineError(f"{path} {reason}")
     try:
         found: dict[str, bytes] = {}
         with path.open("rb") as file:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sd_checkpoint.strict_json import parse_json
 from sd_pipeline.errors import PipelineError
-from sd_pipeline.file_texts import RECORD_KEY, read_texts
+from sd_pipeline.file_texts import RECORD_KEY, SHEET_KEY, read_texts
 from sd_pipeline.picture_format import PictureFormat
 from sd_pipeline.record import Record
 from sd_pipeline.typed_values import read_values
@@ -45,6 +45,7 @@ def read_metadata(path: Path) -> Metadata:
     """
     readers = {
         RECORD_KEY: _ours,
+        SHEET_KEY: _our_sheet,
         "invokeai_metadata": _invoke,
         "sd-metadata": _invoke,
         "Dream": _dream,
@@ -91,6 +92,11 @@ def _ours(text: str) -> Metadata:
         pixels=pixels,
         encoding=None if encoding is None else read_values(PictureFormat, encoding),
     )
+
+
+def _our_sheet(text: str) -> Metadata:
+    """Tell the settings of a sheet's first picture, and what varies from one to the next."""
+    return Metadata(program="sdcli grid", settings=parse_parameters(text))
 
 
 def _web_ui(text: str) -> Metadata:

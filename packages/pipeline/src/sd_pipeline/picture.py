@@ -47,9 +47,10 @@ def check_out(out: Path, count: int) -> None:
 def save_picture(picture: Picture, out: Path, file_format: PictureFormat | None = None) -> Path:
     """Write a picture with its record and return its path.
 
-    A file ``out`` is replaced; in a folder the picture gets a new name: a running number, the
-    beginning of the prompt, the seed. ``file_format`` None is the file's own, PNG in a folder.
-    Raises ``PipelineError`` where the picture cannot be written there, or not in that format.
+    A file ``out`` is replaced; in a folder, made if need be, the picture gets a new name: a running
+    number, the beginning of the prompt, the seed. ``file_format`` None is the file's own, PNG in a
+    folder. Raises ``PipelineError`` where the picture cannot be written there, or not in that
+    format.
     """
     if file_format is None:
         chosen = PictureFormat.of(out)
@@ -58,6 +59,7 @@ def save_picture(picture: Picture, out: Path, file_format: PictureFormat | None 
     data = picture_bytes(picture.image, picture.record, chosen)
     try:
         if not is_file_name(out):
+            out.mkdir(parents=True, exist_ok=True)
             stem = f"{_slug(picture.record.prompt)}-{picture.record.seed}"
             return _write_new(data, out, stem, chosen.suffix)
         with atomic_path(out) as temporary:

@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.exif import with_comment
-from sd_pipeline.file_texts import RECORD_KEY, XMP_KEY
+from sd_pipeline.file_texts import RECORD_KEY, SHEET_KEY, XMP_KEY
 from sd_pipeline.images import pixel_hash
 from sd_pipeline.picture_format import PictureFormat
 from sd_pipeline.record import Record
@@ -36,10 +36,12 @@ def sheet_bytes(image: Image.Image, first: Record, script: Mapping[str, str]) ->
     """Return a sheet of pictures as a PNG file.
 
     It tells as the web UI's grids do: the `parameters` of its first picture, and after them what
-    was varied and how. There is no record in it, for no single run makes it again.
+    was varied and how; and once more under a key of ours, which says whose sheet it is. There is no
+    record in it, for no single run makes it again.
     """
-    info = PngInfo()
-    info.add_itxt("parameters", first.parameters(script))
+    info, told = PngInfo(), first.parameters(script)
+    info.add_itxt("parameters", told)
+    info.add_itxt(SHEET_KEY, told)
     info.add_itxt(XMP_KEY, packet())
     return PictureFormat().encode(image, pnginfo=info)
 

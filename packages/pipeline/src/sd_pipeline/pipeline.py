@@ -17,7 +17,7 @@ from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.autoencoding import Tiling, decode_latents
 from sd_pipeline.begin import Source
-from sd_pipeline.conditions import check_prompt
+from sd_pipeline.conditions import check_prompt, clip_skipped
 from sd_pipeline.denoising import Denoising, OnStep, plan_of
 from sd_pipeline.edits import edit_of, img2img_source, inpaint_source, set_back
 from sd_pipeline.errors import PipelineError
@@ -40,10 +40,15 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defaults:
-    """What a request that leaves it open gets: a model's `sampling.json`."""
+    """What a request that leaves it open gets: a model's `sampling.json`.
+
+    `upscale_strength` is what a picture that is enlarged is best drawn over with. A model that has
+    seen one size alone wants less: it fills what is larger with more things.
+    """
 
     num_steps: int = 20
     guidance_scale: float = 7.5
+    upscale_strength: float = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +110,9 @@ class Pipeline:
         """Return the record of the request's first picture, every open setting filled in.
 
         Raises ``SamplerError`` for settings that the model's schedule cannot serve, and
-        ``UNetInputError`` for layers to perturb that it has not, and ``PipelineError`` for an
-        adapter's file that is not there, and as `settled` for what is not for this model.
+        ``UNetInputError`` for layers to perturb that it has not, ``TextEncoderError`` for more
+        layers to skip than it has, ``PipelineError`` for an adapter's file that is not there, and
+        as `settled` for what is not for this model.
         """
         request = settled(request, self.parts.task)
         side = self.parts.unet.config.sample_size * self.factor
@@ -118,6 +124,8 @@ class Pipeline:
             sampler, schedule = parse_sampler(request.sampler)
         if request.schedule is not None:
             schedule = parse_schedule(request.schedule)
+        with clip_skipped(self.parts, request.clip_skip):  # raises for more layers than there are
+            pass
         if request.guidance.pag_scale:
             self_attentions(self.parts.unet, request.guidance.pag_layers)  # raises for none
         scale = request.guidance_scale
@@ -142,6 +150,7 @@ class Pipeline:
             edit=edit_of(request),
             blend=request.blend,
             seamless=request.seamless,
+            clip_skip=request.clip_skip,
             adapters=tuple(self.shelf.known(use) for use in request.adapters),
             batch_invariant=self.batch_invariant,
             tiling=self.tiling,
@@ -318,5 +327,6 @@ def read_defaults(folder: Path) -> Defaults | None:
         return Defaults(**values)
     except TypeError as error:
         raise PipelineError(
-            f"{path} holds {', '.join(values)}; it may hold num_steps and guidance_scale"
+            f"{path} holds {', '.join(values)}; it may hold num_steps, guidance_scale and "
+            "upscale_strength"
         ) from error

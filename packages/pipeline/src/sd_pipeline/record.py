@@ -37,8 +37,9 @@ class Record:
     `model_hash` is that of the model's weights.
     `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
     what stands beside a picture may change its last digits, unless it is `batch_invariant`.
-    `tiling` is that of the autoencoder; `blend`, `seamless` and `adapters` are the request's, the
-    latter with their files' hashes. Raises `PipelineError` for a prompt that is no Unicode.
+    `tiling` is that of the autoencoder; `blend`, `seamless`, `clip_skip` and `adapters` are the
+    request's, the latter with their files' hashes. Raises `PipelineError` for a prompt that is no
+    Unicode.
     """
 
     prompt: str
@@ -59,6 +60,7 @@ class Record:
     edit: Mapping[str, Any] = field(default_factory=dict)
     blend: Blend | None = None
     seamless: Seamless = "none"
+    clip_skip: int = 0
     adapters: tuple[AdapterUse, ...] = ()
     batch_invariant: bool = False
     tiling: Tiling = "auto"
@@ -113,6 +115,8 @@ class Record:
         }
         if self.model_hash is not None:
             settings["Model hash"] = self.model_hash[:10]
+        if self.clip_skip:
+            settings["Clip skip"] = self.clip_skip + 1
         if self.edit.get("strength") is not None:
             settings["Denoising strength"] = _number(self.edit["strength"])
         settings |= {name: _quoted(value) for name, value in (more or {}).items()}

@@ -16,6 +16,7 @@ _MAX_SIDE = 8192
 _MAX_SEED = 2**63 - 1
 _MAX_BLUR = 64
 _MAX_MARGIN = 1024
+_MAX_CLIP_SKIP = 63  # more than any text encoder has layers
 
 _HALVES = re.compile("[\ud800-\udfff]")  # of characters: UTF-8 has none, so no file could hold them
 
@@ -65,8 +66,9 @@ class Txt2Img:
     model's own. ``guidance_scale`` 1 is no guidance; ``guidance`` is how it is done, its own
     ``scale`` is not heeded. Picture i of ``count`` has seed ``seed + i``, and so has what ``blend``
     names; ``batch_size`` of them are made at a time, which changes no noise. A picture that is
-    ``seamless`` goes on at its other side, along x, y or both. ``adapters`` change the model for
-    these pictures alone.
+    ``seamless`` goes on at its other side, along x, y or both. ``clip_skip`` last layers of the
+    text encoder are left out, which the web UI's "Clip skip" counts from 1. ``adapters`` change the
+    model for these pictures alone.
 
     Raises ``PipelineError`` for a value outside its range.
     """
@@ -85,6 +87,7 @@ class Txt2Img:
     batch_size: int = 1
     blend: Blend | None = None
     seamless: Seamless = "none"
+    clip_skip: int = 0
     adapters: tuple[AdapterUse, ...] = ()
 
     def __post_init__(self) -> None:
@@ -93,13 +96,11 @@ class Txt2Img:
         for text in (self.prompt, self.negative_prompt):
             check_unicode(text)
         _check_sides(width=self.width, height=self.height)
-        for name, number in (
-            ("steps", self.num_steps),
-            ("count", self.count),
-            ("batch", self.batch_size),
-        ):
-            if number is not None and number < 1:
-                raise PipelineError(f"{name} is {number}; it must be at least 1")
+        _check_counts(steps=self.num_steps, count=self.count, batch=self.batch_size)
+        if not 0 <= self.clip_skip <= _MAX_CLIP_SKIP:
+            raise PipelineError(
+                f"clip-skip is {self.clip_skip}; it must be from 0 (none) to {_MAX_CLIP_SKIP}"
+            )
         scale = self.guidance_scale
         if scale is not None and not 1 <= scale <= 100:
             raise PipelineError(f"guidance is {scale}; it must be from 1 (none) to 100")
@@ -111,6 +112,12 @@ class Txt2Img:
             parse_schedule(self.schedule)
         if self.seamless not in SEAMLESS:
             raise PipelineError(f"seamless is {self.seamless!r}; it must be {', '.join(SEAMLESS)}")
+
+
+def _check_counts(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise PipelineError(f"{name} is {number}; it must be at least 1")
 
 
 def _check_sides(**sides: int | None) -> None:

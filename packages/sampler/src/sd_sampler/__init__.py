@@ -10,6 +10,7 @@ from sd_sampler.dpmpp_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from sd_sampler.er_sde import er_sde
 from sd_sampler.errors import SamplerError
 from sd_sampler.euler import euler, euler_ancestral
+from sd_sampler.flow import FlowSchedule
 from sd_sampler.guidance import Guidance, GuidanceOptions, classifier_free, combine, compose
 from sd_sampler.inversion import ddim_inversion
 from sd_sampler.ladders import (
@@ -22,7 +23,7 @@ from sd_sampler.ladders import (
 from sd_sampler.multistep import deis, lms, plms
 from sd_sampler.noise import BlendedNoise, NoiseSource, slerp
 from sd_sampler.plan import Plan, PlanOptions, plan
-from sd_sampler.prediction import EPS, PREDICTIONS, X0, Prediction, Scalings, V, prediction
+from sd_sampler.prediction import EPS, FLOW, PREDICTIONS, X0, Prediction, Scalings, V, prediction
 from sd_sampler.protocols import Denoiser, Network, Noise, OnStep, Sampler
 from sd_sampler.registry import (
     SAMPLERS,
@@ -48,6 +49,7 @@ from sd_sampler.weights import LOSS_WEIGHTS, LossWeight, loss_weight, min_snr
 
 __all__ = [
     "EPS",
+    "FLOW",
     "LOSS_WEIGHTS",
     "PREDICTIONS",
     "SAMPLERS",
@@ -60,6 +62,7 @@ __all__ = [
     "DDIMOptions",
     "Denoiser",
     "DiffusionConfig",
+    "FlowSchedule",
     "Guidance",
     "GuidanceOptions",
     "LossWeight",

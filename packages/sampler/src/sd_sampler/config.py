@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sd_sampler.errors import SamplerError, unknown
+from sd_sampler.flow import FlowSchedule
 from sd_sampler.plan import PlanOptions
 from sd_sampler.prediction import Prediction, prediction
 from sd_sampler.schedule import NoiseSchedule
@@ -22,8 +23,9 @@ _BETA_SCHEDULES = {
 class DiffusionConfig:
     """State a model's noise schedule, prediction and timesteps; the defaults are SD 1.x's.
 
-    `prediction` is eps, v or x0. `spacing`, `steps_offset`, `set_alpha_to_one` and `clip_sample`
-    are those of `PlanOptions`. Raises `SamplerError` for unknown names.
+    `prediction` is eps, v, x0 or flow, whose schedule is a `FlowSchedule` of `num_timesteps`
+    whatever the betas. `spacing`, `steps_offset`, `set_alpha_to_one` and `clip_sample` are those of
+    `PlanOptions`. Raises `SamplerError` for unknown names.
     """
 
     schedule: str = "scaled_linear"
@@ -45,6 +47,8 @@ class DiffusionConfig:
 
     def noise_schedule(self) -> NoiseSchedule:
         """Build the noise schedule."""
+        if self.prediction == "flow":
+            return FlowSchedule(self.num_timesteps)
         betas = (self.num_timesteps, self.beta_start, self.beta_end)
         if self.schedule == "cosine":
             built = NoiseSchedule.cosine(self.num_timesteps)
@@ -90,6 +94,7 @@ class DiffusionConfig:
             "timestep_spacing": self.spacing,
             "rescale_betas_zero_snr": self.zero_terminal_snr,
             "thresholding": False,
+            **({"use_flow_sigmas": True} if self.prediction == "flow" else {}),
         }
 
     @classmethod
@@ -99,9 +104,14 @@ class DiffusionConfig:
         What a config leaves out is what diffusers' DDIMScheduler takes for it, but `clip_sample`,
         `set_alpha_to_one` and `timestep_spacing`, which are read as its class there reads them.
         """
-        for key in ("trained_betas", "thresholding"):
+        for key in ("trained_betas", "thresholding", "use_dynamic_shifting"):
             if config.get(key):
                 raise SamplerError(f"scheduler config has {key}, which is not supported: remove it")
+        for key in ("shift", "flow_shift"):
+            if config.get(key, 1) != 1:
+                raise SamplerError(
+                    f"scheduler config has a {key} of {config[key]}, which is not supported: set 1"
+                )
         named = {theirs: ours for ours, theirs in _BETA_SCHEDULES.items()}
         beta_schedule = config.get("beta_schedule", "linear")
         if beta_schedule not in named:
@@ -110,13 +120,14 @@ class DiffusionConfig:
         evenly = any(word in str(config.get("_class_name")) for word in ("Euler", "DPMSolver"))
         pseudo = config.get("_class_name") == "PNDMScheduler"
         clip = config.get("clip_sample", clips)
+        kind = "flow" if "FlowMatch" in str(config.get("_class_name")) else "epsilon"
         return cls(
             schedule=named[beta_schedule],
             num_timesteps=config.get("num_train_timesteps", 1000),
             beta_start=config.get("beta_start", 0.0001),
             beta_end=config.get("beta_end", 0.02),
             zero_terminal_snr=config.get("rescale_betas_zero_snr", False),
-            prediction=prediction(config.get("prediction_type", "epsilon")).name,
+            prediction=prediction(config.get("prediction_type", kind)).name,
             spacing=config.get("timestep_spacing", "linspace" if evenly else "leading"),
             steps_offset=config.get("steps_offset", 0),
             set_alpha_to_one=config.get("set_alpha_to_one", not pseudo),

@@ -11,6 +11,7 @@ from sd_sampler.ddim import DDIMOptions, ddim
 from sd_sampler.ddpm import ddpm_large
 from sd_sampler.denoiser import clipped, denoiser
 from sd_sampler.errors import SamplerError, unknown
+from sd_sampler.flow import FlowSchedule
 from sd_sampler.ladders import LADDERS, SPANS
 from sd_sampler.noise import NoiseSource
 from sd_sampler.prediction import Prediction
@@ -149,7 +150,9 @@ class Plan:
 _DEFAULTS = PlanOptions()
 _SAME_LEVEL = 1e-5  # in log sigma: what float32 makes of a level is the level
 _GAMMA = 0.3
-_LARGEST_FOR_PLMS = 1e6
+# Carrying a slope far in sigma, these are lost where sigma stands for infinity.
+_BY_SLOPES = ("heun", "dpm2", "dpm2_a", "lms", "plms", "deis")
+_LARGEST_BY_SLOPES = 1e6
 
 
 def plan(
@@ -162,11 +165,17 @@ def plan(
     """Plan a run of `sampler` in `num_steps` along `schedule`.
 
     `schedule` is one of `SIGMA_SCHEDULES`; None is the sampler's own, such as karras for dpmpp_2m,
-    or else the spacing of `options`. Raises `SamplerError` for unknown names, a number of steps out
-    of range or too many for the schedule, and an eta the sampler does not take.
+    or else the spacing of `options`, or of a `FlowSchedule` uniform. Raises `SamplerError` for
+    unknown names, a number of steps out of range or too many for the schedule, an eta the sampler
+    does not take, and one that cannot start at zero terminal SNR.
     """
     entry = get_sampler(sampler)
-    name = schedule or entry.schedule or options.spacing
+    own = options.spacing
+    if isinstance(noise_schedule, FlowSchedule):
+        # diffusers' roundings are not for flows; and leading timesteps do not begin with noise.
+        options = replace(options, match_diffusers=False)
+        own = "karras" if entry.name in _BY_SLOPES else "uniform"
+    name = schedule or entry.schedule or own
     if name not in SIGMA_SCHEDULES:
         raise unknown("schedule", name, SIGMA_SCHEDULES)
     check_steps(num_steps, noise_schedule.num_timesteps)
@@ -180,10 +189,10 @@ def plan(
         timesteps = _spaced(entry, spacing, noise_schedule, num_steps, options)
         levels = sigmas_at(noise_schedule, timesteps, convention=entry.convention)
     sigmas = close(levels)
-    if entry.name == "plms" and float(sigmas[0]) > _LARGEST_FOR_PLMS:
+    if entry.name in _BY_SLOPES and float(sigmas[0]) > _LARGEST_BY_SLOPES:
         raise SamplerError(
-            "plms cannot start at zero terminal SNR, where eps says nothing of the picture: "
-            "choose another sampler, such as ddim"
+            f"{entry.name} cannot start at zero terminal SNR, where eps says nothing of the "
+            "picture: choose another sampler, such as ddim, or a schedule such as karras"
         )
     by_step: dict[str, Tensor] = {}
     if entry.name in ("ddim", "plms") and name in SPACINGS and options.match_diffusers:
@@ -229,12 +238,12 @@ def _spanned(
     num_steps: int,
     options: PlanOptions,
 ) -> tuple[Tensor, Tensor]:
-    ends = noise_schedule.sigmas[[0, -1]]
+    low, high = noise_schedule.span
     if entry.convention == "euler" and entry.diffusers_class and options.match_diffusers:
         # diffusers' Euler spans the ladder of its spacing, DPM-Solver++ the whole table.
         timesteps = _spaced(entry, options.spacing, noise_schedule, num_steps, options)
-        ends = sigmas_at(noise_schedule, timesteps[[-1, 0]], convention="euler")
-    levels = SPANS[name](float(ends[0]), float(ends[1]), num_steps)
+        low, high = sigmas_at(noise_schedule, timesteps[[-1, 0]], convention="euler").tolist()
+    levels = SPANS[name](low, high, num_steps)
     timesteps = noise_schedule.timestep_of(levels)
     if _rounds(entry, options):
         # diffusers rounds those of karras and truncates the rest, and with DPM-Solver++ truncates

@@ -1,4 +1,4 @@
-"""What a network predicts: the noise, the velocity, or the data."""
+"""What a network predicts: the noise, the velocity, the data, or the flow between them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -23,7 +23,7 @@ class Prediction(Protocol):
 
     @property
     def name(self) -> str:
-        """The short name: eps, v or x0."""
+        """The short name: eps, v, x0 or flow."""
 
     @property
     def diffusers_name(self) -> str:
@@ -94,10 +94,31 @@ class X0Prediction:
         return x0
 
 
+@dataclass(frozen=True, slots=True)
+class FlowPrediction:
+    """F is the flow's velocity noise - x0, seen in x_t = (1 - t) x0 + t noise = x / (1 + sigma).
+
+    Liu et al., "Flow Straight and Fast", arXiv 2209.03003, eq. 1; it goes with a `FlowSchedule`.
+    """
+
+    name: str = "flow"
+    diffusers_name: str = "flow_prediction"
+
+    def scalings(self, sigma: Tensor) -> Scalings:
+        """Return the coefficients at sigma (B,)."""
+        c_in = 1 / (1 + sigma)
+        return Scalings(c_in, -sigma * c_in, c_in)
+
+    def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the velocity, which is the same all along the line."""
+        return noise - x0
+
+
 EPS: Prediction = EpsPrediction()
 V: Prediction = VPrediction()
 X0: Prediction = X0Prediction()
-PREDICTIONS: tuple[Prediction, ...] = (EPS, V, X0)
+FLOW: Prediction = FlowPrediction()
+PREDICTIONS: tuple[Prediction, ...] = (EPS, V, X0, FLOW)
 
 
 def prediction(name: str) -> Prediction:

@@ -1,6 +1,5 @@
 """The samplers by name."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,7 +10,7 @@ from sd_sampler.ddpm import ddpm, ddpm_large
 from sd_sampler.dpmpp import dpmpp_2m
 from sd_sampler.dpmpp_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from sd_sampler.er_sde import er_sde
-from sd_sampler.errors import unknown
+from sd_sampler.errors import squeezed, unknown
 from sd_sampler.euler import euler, euler_ancestral
 from sd_sampler.multistep import deis, lms, plms
 from sd_sampler.protocols import Sampler
@@ -249,31 +248,41 @@ def get_sampler(name: str) -> SamplerEntry:
     return SAMPLERS[name]
 
 
+# What others call ours: diffusers' class, and the web UI's schedules.
+_OTHER_SAMPLERS = {"pndm": "plms"}
+_OTHER_SCHEDULES = {"normal": "uniform", "ddim": "ddim_uniform"}
+_AUTOMATIC = "automatic"
+
+
 def parse_sampler(text: str) -> tuple[str, str | None]:
     """Read a sampler in our spelling or the web UI's, which may end in a schedule.
 
     "euler_a" is ("euler_a", None) and "DPM++ 2M Karras" is ("dpmpp_2m", "karras"); case and spaces
-    make no difference. Raises `SamplerError` with the names and the nearest match.
+    make no difference, and ancestral may be written out. Raises `SamplerError` with the names and
+    the nearest match.
     """
-    squeezed = _squeezed(text)
-    known = {_squeezed(name): name for name in SAMPLERS}
-    known |= {_squeezed(entry.label): entry.name for entry in _ENTRIES}
-    if squeezed in known:
-        return known[squeezed], None
+    wanted = squeezed(text)
+    known = _OTHER_SAMPLERS | {squeezed(name): name for name in SAMPLERS}
+    known |= {squeezed(entry.label): entry.name for entry in _ENTRIES}
+    if wanted in known:
+        return known[wanted], None
     for schedule in SIGMA_SCHEDULES:
-        start = squeezed.removesuffix(_squeezed(schedule))
-        if start != squeezed and start in known:
+        start = wanted.removesuffix(squeezed(schedule))
+        if start != wanted and start in known:
             return known[start], schedule
     raise unknown("sampler", text, SAMPLERS)
 
 
-def parse_schedule(text: str) -> str:
-    """Read a schedule in our spelling or the web UI's, such as "SGM Uniform"."""
-    known = {_squeezed(name): name for name in SIGMA_SCHEDULES}
-    if _squeezed(text) not in known:
+def parse_schedule(text: str) -> str | None:
+    """Read a schedule in our spelling or the web UI's, such as "SGM Uniform".
+
+    Its "Automatic" is None, the sampler's own. Raises `SamplerError` with the names and the nearest
+    match.
+    """
+    wanted = squeezed(text)
+    if wanted == _AUTOMATIC:
+        return None
+    known = _OTHER_SCHEDULES | {squeezed(name): name for name in SIGMA_SCHEDULES}
+    if wanted not in known:
         raise unknown("schedule", text, SIGMA_SCHEDULES)
-    return known[_squeezed(text)]
-
-
-def _squeezed(name: str) -> str:
-    return re.sub(r"[\s_-]", "", name.lower()).replace("++", "pp")
+    return known[wanted]

@@ -116,6 +116,11 @@ class NoiseSchedule:
         return len(self.alphas_cumprod)
 
     @property
+    def span(self) -> tuple[float, float]:
+        """The lowest and the highest level, between which karras and its like are."""
+        return float(self.sigmas[0]), float(self.sigmas[-1])
+
+    @property
     def betas(self) -> Tensor:
         """Variance (T,) that each step adds: 1 - alphas_cumprod[t] / alphas_cumprod[t - 1]."""
         previous = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sd_sampler.errors import SamplerError, unknown
+from sd_sampler.flow import FlowSchedule
 from sd_sampler.ladders import LADDERS, SPANS
 from sd_sampler.schedule import NoiseSchedule, sigmas_of
 
@@ -77,7 +78,12 @@ def spaced_timesteps(
 
 
 def sigmas_at(schedule: NoiseSchedule, timesteps: Tensor, *, convention: Convention) -> Tensor:
-    """Return the noise levels (N,) at timesteps (N,), linear in sigma between whole ones."""
+    """Return the noise levels (N,) at timesteps (N,), linear in sigma between whole ones.
+
+    A flow's are exact, whatever the convention.
+    """
+    if isinstance(schedule, FlowSchedule):
+        return schedule.sigma_of(timesteps)
     discrete = convention == "ddim"
     table = sigmas_of(schedule.alphas_cumprod, _DISCRETE_TERMINAL) if discrete else schedule.sigmas
     low = timesteps.floor().long().clamp(max=len(table) - 2)
@@ -104,8 +110,7 @@ def make_sigmas(name: str, schedule: NoiseSchedule, num_steps: int) -> Tensor:
         raise unknown("schedule", name, SIGMA_SCHEDULES)
     check_steps(num_steps, schedule.num_timesteps)
     if name in SPANS:
-        ends = float(schedule.sigmas[0]), float(schedule.sigmas[-1])
-        return close(SPANS[name](*ends, num_steps))
+        return close(SPANS[name](*schedule.span, num_steps))
     if name in LADDERS:
         return close(LADDERS[name](schedule, num_steps))
     timesteps = spaced_timesteps(name, schedule.num_timesteps, num_steps)

@@ -257,7 +257,7 @@ class WeightingSettings(Settings):
 class ObjectiveSettings(WeightingSettings):
     """What the network predicts; how timesteps are drawn and weighted, as `WeightingSettings`."""
 
-    prediction: Literal["eps", "v", "x0"] = "eps"
+    prediction: Literal["eps", "v", "x0", "flow"] = "eps"
 
 
 class SampleSettings(Settings):

@@ -2,24 +2,32 @@
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sdcli.drawing import Drawn, draw
+from sdcli.drawing import Drawn, check_place, draw
 from sdcli.errors import CommandError
 from sdcli.grouping import grouped
 from sdcli.option_groups import ModelOptions, OutputOptions, PromptOptions, SamplingOptions
 from sdcli.options import PROMPT_HELP, Height, Width
-from sdcli.prompt_lines import setting
+from sdcli.prompt_lines import number_in, setting
 from sdcli.seeds import choose_seed
 from sdcli.sheets import sheet, stacked
 
-_AXES = ("steps", "sampler", "schedule", "guidance", "seed", "width", "height", "negative",
-         "seamless", "prompt")  # fmt: skip
+_AXES = ("steps", "sampler", "schedule", "guidance", "guidance-rescale", "threshold", "pag",
+         "pag-adaptive", "seed", "width", "height", "negative", "seamless", "clip-skip",
+         "prompt")  # fmt: skip
+# Those that are fields of a request's guidance.
+_OF_GUIDANCE = {
+    "guidance-rescale": "rescale",
+    "threshold": "threshold",
+    "pag": "pag_scale",
+    "pag-adaptive": "pag_adaptive_scale",
+}
 _WEB_UI_NAMES = {"prompt": "Prompt S/R", "guidance": "CFG Scale", "schedule": "Schedule type"}
 _RANGE = re.compile(r"(-?\d+)-(\d+)(?:\(\+(\d+)\))?")
 _MAX_CELLS = 1000
@@ -72,6 +80,10 @@ class Axis:
             return settings
         if self.name == "prompt":
             return {**settings, "prompt": settings["prompt"].replace(self.values[0], value)}
+        if self.name in _OF_GUIDANCE:
+            share = number_in(value, float, f"the axis {self.name}")
+            changed = replace(settings["guidance"], **{_OF_GUIDANCE[self.name]: share})
+            return {**settings, "guidance": changed}
         name, number = setting(self.name, value, f"the axis {self.name}")
         return {**settings, name: number}
 
@@ -88,8 +100,9 @@ def grid(
         typer.Option(
             "--x",
             help="Setting and values from left to right: steps=10,20,30 or steps=10-30(+10), "
-            "sampler=euler,ddim; of steps, sampler, schedule, guidance, seed, width, height, "
-            "negative, seamless, prompt. prompt=red,blue writes blue where the prompt says red.",
+            "sampler=euler,ddim; of steps, sampler, schedule, guidance, guidance-rescale, "
+            "threshold, pag, pag-adaptive, seed, width, height, negative, seamless, clip-skip, "
+            "prompt. prompt=red,blue writes blue where the prompt says red.",
         ),
     ] = None,
     y: Annotated[str | None, typer.Option("--y", help="The same, from top to bottom.")] = None,
@@ -124,6 +137,7 @@ def grid(
             changed = axis.change(changed, value)
         requests.append(Txt2Img(**changed))
     path = _sheet_path(sheet_file, output.out)
+    check_place(path, "--sheet")
 
     def finish(drawn: Drawn) -> None:
         _write_sheet(drawn, axes, path)

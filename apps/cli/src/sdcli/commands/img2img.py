@@ -8,6 +8,7 @@ import typer
 from sdcli.drawing import draw
 from sdcli.errors import CommandError
 from sdcli.grouping import grouped
+from sdcli.models import locate_model
 from sdcli.option_groups import ModelOptions, OutputOptions, PromptOptions, SamplingOptions
 from sdcli.options import PROMPT_HELP, Count, Height, Width
 from sdcli.seeds import choose_seed
@@ -22,6 +23,8 @@ FitName = Annotated[
         "--fit", help="How the picture is brought to the size: crop, stretch or pad (on white)."
     ),
 ]
+_WAYS = ("pixel", "latent")
+_LATENT_STRENGTH = 0.55  # enlarged latents are blurred, and it takes more steps to draw that over
 
 
 @grouped
@@ -185,7 +188,14 @@ def upscale(
             "or latent (sharper, wants --strength 0.5 or more)."
         ),
     ] = "pixel",
-    strength: Strength = 0.4,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the steps that are taken, above 0 to 1: more is more new detail. Where "
+            "things come twice, the picture has outgrown what the model was trained on: take less. "
+            "[default: the model's, else 0.35; by latent 0.55]"
+        ),
+    ] = None,
     count: Count = 1,
 ) -> None:
     """Draw a picture again, larger and with more detail: the second pass of a "hires fix"."""
@@ -193,6 +203,10 @@ def upscale(
 
     if not 1 < scale <= 8:
         raise CommandError(f"--scale is {scale}; it must be above 1 and at most 8")
+    if by not in _WAYS:
+        raise CommandError(f"--by is {by!r}; it must be {' or '.join(_WAYS)}")
+    if strength is None:
+        strength = _LATENT_STRENGTH if by == "latent" else _strength_of(model)
     picture = read_image(image)
     width, height = (max(8, round(side * scale / 8) * 8) for side in picture.size)
     request = Img2Img(
@@ -207,6 +221,14 @@ def upscale(
         **sampling.settings(seed=choose_seed(sampling.seed, count)),
     )
     draw([request], model.chosen(), output, prompts)
+
+
+def _strength_of(model: ModelOptions) -> float:
+    """Return the strength that a model's pictures are best drawn over with."""
+    from sd_pipeline.pipeline import Defaults, read_defaults
+
+    stated = read_defaults(locate_model(model.model, variant=model.variant))
+    return (stated or Defaults()).upscale_strength
 
 
 def _prompt_of(image: Path) -> str:

@@ -50,7 +50,7 @@ def encode(
 
 def decode(
     file: Annotated[Path, typer.Argument(help="A .safetensors file of encode's.")],
-    out: Annotated[Path, typer.Option(help="The .png file to write.")],
+    out: Annotated[Path, typer.Option(help="The .png, .jpg, .jpeg or .webp file to write.")],
     model: Model = "scenes",
     variant: Variant = None,
     device: Device = "auto",
@@ -60,9 +60,11 @@ def decode(
 ) -> None:
     """Turn latents back into a picture."""
     from sd_checkpoint import Checkpoint, atomic_path
-    from sd_pipeline import check_out, check_tiling, decode_latents
+    from sd_pipeline import PictureFormat, check_out, check_tiling, decode_latents
 
     tiling = check_tiling(vae_tiling)
+    if not out.suffix or out.is_dir():
+        raise CommandError(f"--out {out} is no picture's file; end it in .png, .jpg or .webp")
     tensors = Checkpoint.open(file)
     if _KEY not in tensors:
         raise CommandError(f"{file} holds no tensor called {_KEY}; give a file that encode wrote")
@@ -81,7 +83,7 @@ def decode(
     if len(images) > 1:
         note(f"{file} holds {len(images)} pictures; the first is written")
     with atomic_path(out) as temporary:
-        images[0].save(temporary, format="PNG")
+        temporary.write_bytes(PictureFormat.of(out).encode(images[0]))
     show(str(out), {"path": out, "size": images[0].size}, as_json=json)
 
 

@@ -93,6 +93,10 @@ def replay(
 
     metadata = read_metadata(file)
     record = metadata.record
+    if record is None and metadata.program == "sdcli grid":
+        raise CommandError(
+            f"{file} is a sheet of many pictures; replay one of them by its own file"
+        )
     if record is None:
         raise CommandError(f"{file} was made by {metadata.program}; only our own can be replayed")
     if not 0 <= record.seed - record.batch_seed < record.batch_size:
@@ -161,6 +165,7 @@ def _request(
         "batch_size": record.batch_size,
         "blend": record.with_seed(record.batch_seed).blend,
         "seamless": record.seamless,
+        "clip_skip": record.clip_skip,
         "adapters": record.adapters,
     }
     if not record.edit:

@@ -30,7 +30,7 @@ def txt2img(
             "--prompts",
             help="A file of prompts, one a line, or - for stdin. A line may end in options of its "
             "own: --negative --width --height --steps --sampler --schedule --guidance --seed "
-            "--count --batch --seamless.",
+            "--count --batch --seamless --clip-skip.",
         ),
     ] = None,
     width: Width = None,

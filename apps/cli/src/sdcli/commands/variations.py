@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdcli.drawing import Drawn, draw
+from sdcli.drawing import Drawn, check_place, draw
 from sdcli.errors import CommandError
 from sdcli.grouping import grouped
 from sdcli.option_groups import ModelOptions, OutputOptions, PromptOptions, SamplingOptions
@@ -42,6 +42,8 @@ def variations(
 
     if count < 1:
         raise CommandError(f"--count is {count}; it must be at least 1")
+    if not 0 <= strength <= 1:
+        raise CommandError(f"--strength is {strength}; it must be from 0 to 1")
     record = read_metadata(file).record
     if record is None or record.edit:
         raise CommandError(f"{file} does not say that txt2img drew it; use img2img on it")
@@ -65,6 +67,7 @@ def _variation(record: "Record", share: float, seed: int) -> "Txt2Img":
         guidance=record.guidance,
         seed=record.seed,
         seamless=record.seamless,
+        clip_skip=record.clip_skip,
         adapters=record.adapters,
         blend=Blend(share=share, seed=seed),
     )
@@ -104,6 +107,8 @@ def interpolate(
         raise CommandError(f"--fps is {fps}; it must be from 0.1 to 100")
     if animation is not None and animation.suffix.lower() not in _ANIMATIONS:
         raise CommandError(f"--animation {animation} must end in {', '.join(_ANIMATIONS)}")
+    if animation is not None:
+        check_place(animation, "--animation")
     stops = _stops(prompts, seeds, choose_seed(sampling.seed, 1))
     settings = {**sampling.settings(seed=0), "width": width, "height": height}
     requests = [Txt2Img(**{**settings, **frame}) for frame in _frames(stops, frames)]
@@ -154,16 +159,8 @@ def _frames(stops: list[tuple[str, int]], number: int) -> list[dict[str, object]
 
 def _animate(drawn: Drawn, path: Path, fps: float) -> None:
     from sd_checkpoint import atomic_path
+    from sd_pipeline import animation_bytes
 
-    first, *others = (picture.image for picture in drawn.pictures)
-    kind = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}[path.suffix.lower()]
+    images = [picture.image for picture in drawn.pictures]
     with atomic_path(path) as temporary:
-        first.save(
-            temporary,
-            format=kind,
-            save_all=True,
-            append_images=others,
-            duration=round(1000 / fps),
-            loop=0,
-            **({"lossless": True} if kind == "WEBP" else {}),
-        )
+        temporary.write_bytes(animation_bytes(images, path.suffix.lower(), fps))

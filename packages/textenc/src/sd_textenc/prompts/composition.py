@@ -7,6 +7,8 @@ et al., arXiv 2206.01714, eq. 11): x0 = uncond + sum of weight scale (cond - unc
 import re
 from dataclasses import dataclass
 
+from sd_textenc.prompts.emphasis import finite
+
 __all__ = ["WeightedPrompt", "parse_composition"]
 
 _AND = re.compile(r"\bAND\b")
@@ -29,6 +31,6 @@ def parse_composition(prompt: str) -> tuple[WeightedPrompt, ...]:
     prompts = []
     for text in texts:
         match = _WEIGHT.search(text)
-        weight = float(match[1]) if match else 1.0
+        weight = finite(float(match[1])) if match else 1.0
         prompts.append(WeightedPrompt((text[: match.start()] if match else text).strip(), weight))
     return tuple(prompts)

@@ -1,7 +1,7 @@
 """Prompts that change while a picture is drawn: `[from:to:when]`, `[to:when]`, `[a|b]`.
 
 The syntax is that of the web UI (AUTOMATIC1111). `when` is a step, or a share of the steps where it
-is below 1 or written with a point.
+is written with a point.
 """
 
 import re
@@ -12,6 +12,7 @@ __all__ = ["EditedPrompt", "parse_editing"]
 
 _NUMBER = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*")
 _OPENS, _CLOSES = "([", ")]"
+_MAX_DEPTH = 64  # brackets within brackets beyond it edit nothing: Python's stack has an end
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,9 @@ class _Switch:
     when: str
 
     def at(self, step: int, num_steps: int) -> str:
-        share = float(self.when)
-        fraction = share < 1 or ("." in self.when and share == 1)
-        last = int(share * num_steps) if fraction else int(share)
+        last = float(self.when) * (num_steps if "." in self.when else 1)
+        # An endless row of digits is a number without end, which no int is.
+        last = int(min(last, num_steps))
         return _text(self.before if step <= last else self.after, step, num_steps)
 
 
@@ -73,17 +74,17 @@ def parse_editing(prompt: str) -> EditedPrompt:
     return EditedPrompt(_parse(prompt))
 
 
-def _parse(prompt: str) -> _Parts:
+def _parse(prompt: str, depth: int = 0) -> _Parts:
     parts: list[str | _Switch | _Turns] = []
     at = 0
-    closing = _pairs(prompt)
+    closing = _pairs(prompt) if depth < _MAX_DEPTH else {}
     while at < len(prompt):
         if prompt[at] == "\\":
             parts.append(prompt[at : at + 2])
             at += 2
         elif prompt[at] == "[" and at in closing:
             end = closing[at]
-            parts += _bracket(prompt[at + 1 : end])
+            parts += _bracket(prompt[at + 1 : end], depth + 1)
             at = end + 1
         else:
             parts.append(prompt[at])
@@ -91,16 +92,16 @@ def _parse(prompt: str) -> _Parts:
     return _joined(parts)
 
 
-def _bracket(inner: str) -> _Parts:
+def _bracket(inner: str, depth: int) -> _Parts:
     """Read what stands between square brackets."""
     pieces = _split(inner, ":")
     if len(pieces) in (2, 3) and _NUMBER.fullmatch(pieces[-1]):
-        before = _parse(pieces[0]) if len(pieces) == 3 else ()
-        return (_Switch(before, _parse(pieces[-2]), pieces[-1].strip()),)
+        before = _parse(pieces[0], depth) if len(pieces) == 3 else ()
+        return (_Switch(before, _parse(pieces[-2], depth), pieces[-1].strip()),)
     options = _split(inner, "|")
     if len(options) > 1:
-        return (_Turns(tuple(_parse(option) for option in options)),)
-    return ("[", *_parse(inner), "]")
+        return (_Turns(tuple(_parse(option, depth) for option in options)),)
+    return ("[", *_parse(inner, depth), "]")
 
 
 def _pairs(text: str) -> dict[int, int]:

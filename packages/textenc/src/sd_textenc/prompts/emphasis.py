@@ -5,12 +5,14 @@ The syntax is that of the web UI (AUTOMATIC1111), and so are the numbers: round 
 """
 
 import re
+import sys
 from dataclasses import dataclass
 
 __all__ = ["EMPHASIS", "Emphasis", "Span", "escape", "parse_emphasis"]
 
 EMPHASIS = 1.1
 _BREAK = "BREAK"
+_LARGEST = sys.float_info.max
 _PIECE = re.compile(
     r"\\[()\[\]\\]"  # an escaped bracket or backslash
     r"|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)"  # a weight, up to the bracket it closes
@@ -95,7 +97,12 @@ class _Reader:
     def _scale(self, start: int, factor: float) -> None:
         for i, span in enumerate(self.spans[start:], start):
             if span is not None:
-                self.spans[i] = Span(span.text, span.weight * factor)
+                self.spans[i] = Span(span.text, finite(span.weight * finite(factor)))
+
+
+def finite(weight: float) -> float:
+    """Return a weight, or the largest number for one without end: nothing times it is nothing."""
+    return min(max(weight, -_LARGEST), _LARGEST)
 
 
 def escape(text: str) -> str:

@@ -64,7 +64,8 @@ def expand(prompt: str, seed: int, wildcards: Wildcards | None = None) -> str:
 
 def _alternatives(prompt: str, random: Random) -> str:
     """Choose from the innermost braces outwards."""
-    kept = {"{": "\x00", "}": "\x01"}  # braces without a choice, put away until all is done
+    # Braces without a choice, put away until all is done, as what no Unicode text has.
+    kept = {"{": "\ud800", "}": "\ud801"}
 
     def choose(match: re.Match[str]) -> str:
         if "|" not in match[1]:
