@@ -1,5 +1,16 @@
-"""The exact fast paths of the networks: attention behind one function."""
+"""The exact fast paths of the networks: attention, linear layers, convolutions."""
 
 from sd_ops.attention import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
+from sd_ops.layers import Conv2d, Linear, use_fast_paths
+from sd_ops.memory import keep_freed_memory
 
-__all__ = ["ATTENTION_BACKENDS", "AttentionUnavailable", "attention", "resolve_backend"]
+__all__ = [
+    "ATTENTION_BACKENDS",
+    "AttentionUnavailable",
+    "Conv2d",
+    "Linear",
+    "attention",
+    "keep_freed_memory",
+    "resolve_backend",
+    "use_fast_paths",
+]

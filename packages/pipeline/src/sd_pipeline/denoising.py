@@ -146,6 +146,8 @@ class Denoising:
             def network(x: Tensor, timesteps: Tensor) -> Tensor:
                 num_pictures = len(begun.x[group])
                 latents = begun.with_extra(x, group, rows.num_blind)
+                if rows.alike:
+                    latents, timesteps = latents[:num_pictures], timesteps[:num_pictures]
                 now = stage.told.rows(rows.told).repeated(num_pictures)
                 layers, number = record.guidance.pag_layers, rows.num_perturbed * num_pictures
                 with perturbed_attention(self.parts.unet, layers, number):
@@ -172,6 +174,11 @@ class _Rows:
     told: tuple[int, ...]
     num_blind: int = 0
     num_perturbed: int = 0
+
+    @property
+    def alike(self) -> bool:
+        """Whether the UNet sees the same in every row, but for the text."""
+        return not self.num_blind and not self.num_perturbed
 
     @classmethod
     def of(cls, told: Script, *, blind: bool, perturbs: bool) -> "_Rows":

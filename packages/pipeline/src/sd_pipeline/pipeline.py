@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from sd_checkpoint import load_json
-from sd_ops import resolve_backend
+from sd_ops import resolve_backend, use_fast_paths
 from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.autoencoding import Tiling, decode_latents
@@ -276,6 +276,8 @@ def load_pipeline(
         module.to(place)
     parts.unet.set_attention_backend(attention)
     parts.vae.set_attention_backend(attention)
+    for network in (parts.unet, parts.vae):
+        use_fast_paths(network)
     return Pipeline(
         parts=parts,
         name=name or (path.resolve().name if path else "model"),

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sd_unet.batches import as_many
 from sd_unet.config import UNetConfig
 from sd_unet.resnet import Downsample, ResnetBlock, Upsample
 from sd_unet.transformer import SpatialTransformer
@@ -99,7 +100,8 @@ class UpBlock(Block):
     ) -> Tensor:
         """Return the block's result at the next skip's size, taking its own off ``skips``' end."""
         for index, resnet in enumerate(self.resnets):
-            x = self.run(resnet, torch.cat([x, skips.pop()], dim=1), time_embedding)
+            skip = as_many(skips.pop(), x)
+            x = self.run(resnet, torch.cat([x, skip], dim=1), time_embedding)
             if self.attentions is not None:
                 x = self.run(self.attentions[index], x, hidden_states)
         if self.upsamplers is not None:

@@ -8,7 +8,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sd_ops import resolve_backend
+from sd_ops import Conv2d, Linear, resolve_backend
+from sd_unet.batches import as_many
 from sd_unet.blocks import Block
 from sd_unet.conditions import AddedConditions
 from sd_unet.dit_config import DiTConfig
@@ -38,7 +39,7 @@ class DiTBlock(nn.Module):
             self.attn2 = Attention(config.transformer, config.cross_attention_dim)
         self.norm3 = _plain_norm(channels)
         self.ff = FeedForward(channels)
-        self.modulation = nn.Linear(channels, 6 * channels)
+        self.modulation = Linear(channels, 6 * channels)
 
     def forward(self, tokens: Tensor, time_embedding: Tensor, hidden_states: Tensor) -> Tensor:
         """Map tokens (B, N, C), the time (B, C) and the text's states (B, T, D) to (B, N, C)."""
@@ -65,19 +66,19 @@ class DiT(Block):
         self.config = config
         channels, patch = config.channels, config.patch_size
         # Each patch is one token: a linear layer, written as the convolution that it is.
-        self.conv_in = nn.Conv2d(config.in_channels, channels, kernel_size=patch, stride=patch)
+        self.conv_in = Conv2d(config.in_channels, channels, kernel_size=patch, stride=patch)
         self.time_embedding = TimestepEmbedding(_TIME_CHANNELS, channels)
         self.text_embedding: nn.Linear | None = None
         if config.conditioning == "adaln":
-            self.text_embedding = nn.Linear(config.cross_attention_dim, channels)
+            self.text_embedding = Linear(config.cross_attention_dim, channels)
         self.transformer_blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.num_layers))
         self.skips = nn.ModuleList(
-            nn.Linear(2 * channels, channels)
+            Linear(2 * channels, channels)
             for _ in range(config.num_layers // 2 if config.long_skips else 0)
         )
         self.norm_out = _plain_norm(channels)
-        self.modulation_out = nn.Linear(channels, 2 * channels)
-        self.proj_out = nn.Linear(channels, patch * patch * config.out_channels)
+        self.modulation_out = Linear(channels, 2 * channels)
+        self.proj_out = Linear(channels, patch * patch * config.out_channels)
         self._initialise()
 
     def forward(
@@ -89,11 +90,13 @@ class DiT(Block):
     ) -> Tensor:
         """Predict (B, C, H, W) from latents, timesteps (B,) and the text's states (B, T, D).
 
+        Several times as many texts are taken as ``UNet`` takes them.
         Any H and W will do: what is no whole patch is filled up with zeros and cut off again.
         Raises ``UNetInputError`` where ``added`` is given, which only SDXL's networks take.
         """
         if added is not None:
             raise UNetInputError("a DiT takes no added conditions: leave `added` out")
+        latents, timesteps = as_many(latents, hidden_states), as_many(timesteps, hidden_states)
         patch, (height, width) = self.config.patch_size, latents.shape[-2:]
         x = self.conv_in(F.pad(latents, (0, -width % patch, 0, -height % patch)))
         rows, columns = x.shape[-2:]

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sd_ops import Conv2d, Linear
+from sd_unet.batches import as_many
 from sd_unet.config import UNetConfig
 
 
@@ -16,18 +18,19 @@ class ResnetBlock(nn.Module):
         super().__init__()
         groups, eps = config.norm_num_groups, config.norm_eps
         self.norm1 = nn.GroupNorm(groups, in_channels, eps=eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.time_emb_proj = nn.Linear(config.time_embed_dim, out_channels)
+        self.conv1 = Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.time_emb_proj = Linear(config.time_embed_dim, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
         self.conv_shortcut: nn.Conv2d | None = None
         if in_channels != out_channels:
-            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+            self.conv_shortcut = Conv2d(in_channels, out_channels, kernel_size=1)
 
     def forward(self, x: Tensor, time_embedding: Tensor) -> Tensor:
-        """Add to x (B, C, H, W) what the block finds at the time embedded in (B, D)."""
+        """Add to x (B, C, H, W) what the block finds at the time embedded in (B, D), or fewer."""
         hidden = self.conv1(F.silu(self.norm1(x)))
-        hidden = hidden + self.time_emb_proj(F.silu(time_embedding))[:, :, None, None]
+        time = as_many(self.time_emb_proj(F.silu(time_embedding)), hidden)
+        hidden = hidden + time[:, :, None, None]
         hidden = self.conv2(F.silu(self.norm2(hidden)))
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
         out: Tensor = shortcut + hidden
@@ -39,7 +42,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1)
+        self.conv = Conv2d(channels, channels, kernel_size=3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, ceil(H / 2), ceil(W / 2))."""
@@ -52,7 +55,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv = Conv2d(channels, channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Map (B, C, h, w) to (B, C, H, W), size being (H, W)."""

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sd_ops import Linear
+
 
 def sinusoidal_embedding(timesteps: Tensor, num_channels: int) -> Tensor:
     """Embed timesteps (B,), whole or between, as cosines then sines (B, C) in float32.
@@ -26,8 +28,8 @@ class TimestepEmbedding(nn.Module):
 
     def __init__(self, in_channels: int, embed_dim: int) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(in_channels, embed_dim)
-        self.linear_2 = nn.Linear(embed_dim, embed_dim)
+        self.linear_1 = Linear(in_channels, embed_dim)
+        self.linear_2 = Linear(embed_dim, embed_dim)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map sinusoids (B, C) to what the res blocks read, (B, D)."""

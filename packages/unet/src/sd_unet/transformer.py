@@ -5,7 +5,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sd_ops import attention
+from sd_ops import Conv2d, Linear, attention
+from sd_unet.batches import as_many
 from sd_unet.config import TransformerConfig
 
 
@@ -19,10 +20,10 @@ class Attention(nn.Module):
         self.upcast = config.upcast_attention
         self.backend = "auto"
         # Three linears, always called as modules: adapters hook them.
-        self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(context_dim, channels, bias=False)
-        self.to_v = nn.Linear(context_dim, channels, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(channels, channels))
+        self.to_q = Linear(channels, channels, bias=False)
+        self.to_k = Linear(context_dim, channels, bias=False)
+        self.to_v = Linear(context_dim, channels, bias=False)
+        self.to_out = nn.Sequential(Linear(channels, channels))
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """Let tokens (B, N, C) attend to context (B, T, D); returns (B, N, C)."""
@@ -53,7 +54,7 @@ class GEGLU(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(in_channels, 2 * out_channels)
+        self.proj = Linear(in_channels, 2 * out_channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C')."""
@@ -69,7 +70,7 @@ class FeedForward(nn.Module):
         super().__init__()
         # Index 1 is dropout's place in the key names of this layout.
         self.net = nn.Sequential(
-            GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)
+            GEGLU(channels, 4 * channels), nn.Identity(), Linear(4 * channels, channels)
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -91,9 +92,9 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(config.channels)
 
     def forward(self, tokens: Tensor, hidden_states: Tensor) -> Tensor:
-        """Map tokens (B, N, C), with the text's hidden states (B, T, D), to (B, N, C)."""
+        """Map tokens (B, N, C), with the text's hidden states (R * B, T, D), to (R * B, N, C)."""
         normed = self.norm1(tokens)
-        tokens = tokens + self.attn1(normed, normed)
+        tokens = as_many(tokens + self.attn1(normed, normed), hidden_states)
         tokens = tokens + self.attn2(self.norm2(tokens), hidden_states)
         out: Tensor = tokens + self.ff(self.norm3(tokens))
         return out
@@ -113,7 +114,10 @@ class SpatialTransformer(nn.Module):
         self.proj_out = _projection(config)
 
     def forward(self, x: Tensor, hidden_states: Tensor) -> Tensor:
-        """Add to x (B, C, H, W) what its pixels find in one another and in the text (B, T, D)."""
+        """Add to x (B, C, H, W) what its pixels find in one another and in the text (R * B, T, D).
+
+        Returns (R * B, C, H, W): each picture with each of its R texts.
+        """
         linear = isinstance(self.proj_in, nn.Linear)
         hidden = self.norm(x)
         if not linear:
@@ -129,11 +133,11 @@ class SpatialTransformer(nn.Module):
         hidden = rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[-2])
         if not linear:
             hidden = self.proj_out(hidden)
-        out: Tensor = x + hidden
+        out: Tensor = as_many(x, hidden) + hidden
         return out
 
 
 def _projection(config: TransformerConfig) -> nn.Module:
     if config.use_linear_projection:
-        return nn.Linear(config.channels, config.channels)
-    return nn.Conv2d(config.channels, config.channels, kernel_size=1)
+        return Linear(config.channels, config.channels)
+    return Conv2d(config.channels, config.channels, kernel_size=1)

@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sd_ops import resolve_backend
+from sd_ops import Conv2d, resolve_backend
+from sd_unet.batches import as_many
 from sd_unet.blocks import Block, DownBlock, MidBlock, UpBlock
 from sd_unet.conditions import AddedConditions, embed_conditions
 from sd_unet.config import UNetConfig
@@ -24,7 +25,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         first, levels = config.block_out_channels[0], range(config.num_levels)
-        self.conv_in = nn.Conv2d(config.in_channels, first, kernel_size=3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, first, kernel_size=3, padding=1)
         self.time_embedding = TimestepEmbedding(first, config.time_embed_dim)
         self.add_embedding: TimestepEmbedding | None = None
         if config.projection_input_dim is not None:
@@ -35,7 +36,7 @@ class UNet(nn.Module):
         self.mid_block = MidBlock(config)
         self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(levels))
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=config.norm_eps)
-        self.conv_out = nn.Conv2d(first, config.out_channels, kernel_size=3, padding=1)
+        self.conv_out = Conv2d(first, config.out_channels, kernel_size=3, padding=1)
         self._zero_branches()
 
     def forward(
@@ -48,9 +49,18 @@ class UNet(nn.Module):
         """Predict (B, C, H, W) from latents, timesteps (B,) and the text's states (B, T, D).
 
         Any H and W will do; timesteps are whole or between, in the training schedule's units.
-        SDXL's networks want ``added`` and others want none, else ``UNetInputError`` is raised.
+        With R texts for each of the latents, (R * B, T, D) in R rows of B one after the other, the
+        result is (R * B, C, H, W), and what comes before the first text is computed once.
+        SDXL's networks want ``added``, as long as the texts, and others want none, else
+        ``UNetInputError`` is raised, as it is for texts that are no multiple of the latents.
         """
+        if len(hidden_states) % len(latents):
+            raise UNetInputError(
+                f"{len(hidden_states)} texts do not go with {len(latents)} latents: "
+                "give as many texts, or several times as many"
+            )
         time_embedding = self._embed_time(latents, timesteps, added)
+        latents = as_many(latents, time_embedding)  # SDXL's embedding tells of the text already
         x = self.conv_in(latents)
         skips = [x]
         for down_block in self.down_blocks:
@@ -101,7 +111,7 @@ class UNet(nn.Module):
             )
         conditions = embed_conditions(self.config, added, time_embedding.dtype)
         embedded: Tensor = self.add_embedding(conditions)
-        return time_embedding + embedded
+        return as_many(time_embedding, embedded) + embedded
 
     def _zero_branches(self) -> None:
         last_layers: list[nn.Module] = [self.conv_out]

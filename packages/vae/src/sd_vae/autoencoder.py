@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sd_ops import resolve_backend
+from sd_ops import Conv2d, resolve_backend
 from sd_vae.blocks import DownBlock, MidBlock, SelfAttention, UpBlock, group_norm
 from sd_vae.config import VAEConfig
 from sd_vae.posterior import DiagonalGaussian
@@ -19,14 +19,14 @@ class Encoder(nn.Module):
         super().__init__()
         widths, groups = config.block_out_channels, config.norm_num_groups
         last = len(widths) - 1
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             DownBlock(widths[max(i - 1, 0)], width, config.layers_per_block, groups, last=i == last)
             for i, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], groups, config.mid_block_add_attention)
         self.conv_norm_out = group_norm(widths[-1], groups)
-        self.conv_out = nn.Conv2d(widths[-1], num_moments * config.latent_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], num_moments * config.latent_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, num_moments * C, H/f, W/f)."""
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths, groups = config.block_out_channels[::-1], config.norm_num_groups
         last = len(widths) - 1
-        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = MidBlock(widths[0], groups, config.mid_block_add_attention)
         self.up_blocks = nn.ModuleList(
             UpBlock(
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.conv_norm_out = group_norm(widths[-1], groups)
-        self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, 3, f*h, f*w)."""
@@ -81,8 +81,8 @@ class AutoencoderKL(nn.Module):
         moments = self.num_moments * channels
         self.encoder = Encoder(config, self.num_moments)
         self.decoder = Decoder(config)
-        self.quant_conv = nn.Conv2d(moments, moments, 1)
-        self.post_quant_conv = nn.Conv2d(channels, channels, 1)
+        self.quant_conv = Conv2d(moments, moments, 1)
+        self.post_quant_conv = Conv2d(channels, channels, 1)
 
     def encode(self, images: Tensor) -> DiagonalGaussian:
         """Map (B, 3, H, W) in [-1, 1] to the posterior over z (B, C, H/f, W/f).

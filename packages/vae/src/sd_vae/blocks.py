@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from sd_ops import attention
+from sd_ops import Conv2d, Linear, attention
 
 __all__ = ["DownBlock", "MidBlock", "SelfAttention", "UpBlock", "group_norm"]
 
@@ -24,12 +24,12 @@ class ResnetBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, num_groups: int) -> None:
         super().__init__()
         self.norm1 = group_norm(in_channels, num_groups)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = group_norm(out_channels, num_groups)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut: nn.Conv2d | None = None
         if in_channels != out_channels:
-            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+            self.conv_shortcut = Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H, W)."""
@@ -45,10 +45,10 @@ class SelfAttention(nn.Module):
     def __init__(self, num_channels: int, num_groups: int) -> None:
         super().__init__()
         self.group_norm = group_norm(num_channels, num_groups)
-        self.to_q = nn.Linear(num_channels, num_channels)
-        self.to_k = nn.Linear(num_channels, num_channels)
-        self.to_v = nn.Linear(num_channels, num_channels)
-        self.to_out = nn.ModuleList([nn.Linear(num_channels, num_channels)])
+        self.to_q = Linear(num_channels, num_channels)
+        self.to_k = Linear(num_channels, num_channels)
+        self.to_v = Linear(num_channels, num_channels)
+        self.to_out = nn.ModuleList([Linear(num_channels, num_channels)])
         self.backend = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Downsample(nn.Module):
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(num_channels, num_channels, 3, stride=2)
+        self.conv = Conv2d(num_channels, num_channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, H/2, W/2)."""
@@ -77,7 +77,7 @@ class Upsample(nn.Module):
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(num_channels, num_channels, 3, padding=1)
+        self.conv = Conv2d(num_channels, num_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C, 2H, 2W)."""

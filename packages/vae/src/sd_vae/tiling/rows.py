@@ -221,11 +221,12 @@ def input_copies(conv: nn.Conv2d) -> int:
     """Return how often a convolution may copy its input.
 
     On the CPU the types that oneDNN does not take are unfolded, a column for each kernel element.
+    A fast path pads a copy, and has its tiles' results beside the picture's.
     """
     weight = conv.weight
     if weight.device.type == "cpu" and weight.dtype in (torch.float16, torch.float64):
         return weight.shape[2] * weight.shape[3]
-    return 1
+    return 2 if getattr(conv, "fast", False) else 1
 
 
 def _wraps(conv: nn.Conv2d) -> bool:
