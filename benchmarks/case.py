@@ -1,0 +1,59 @@
+"""What is measured, as every process of a run is told it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TARGETS = ("step", "decode", "txt2img", "load", "import")
+RUNS = ("step", "decode", "txt2img")
+"""The targets that compute something; the others are starts."""
+
+SIZES = ("tiny", "embedded", "sd15")
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+PROMPT, NEGATIVE, GUIDANCE = "a cat on a mat", "", 7.5
+TIMESTEP = 481.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """Say what an arm computes, and where.
+
+    `folder` is the model's, which all arms open; `scratch` is emptied when the run is over, and
+    holds what compilers keep, so that none profits from an earlier run. `width` and `height` are
+    a picture's, in pixels; `batch` is the number of pictures, of which a guided step asks the
+    network twice. `steps` and the prompt are txt2img's alone. `threads` 0 is torch's own number,
+    and `compile_mode` "" what the peer's documentation tells for the device.
+    """
+
+    target: str
+    folder: str
+    scratch: str = ""
+    width: int
+    height: int
+    batch: int = 1
+    steps: int = 20
+    dtype: str = "fp32"
+    device: str = "cpu"
+    threads: int = 0
+    compile_mode: str = ""
+    seed: int = 7
+
+    @property
+    def place(self) -> Path:
+        return Path(self.folder)
+
+    @property
+    def on_cuda(self) -> bool:
+        return self.device.startswith("cuda")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turns:
+    """Say how the arms take turns: rounds of A B B A.
+
+    `warm_up` runs of each are not counted, beside the very first and the one that is checked. With
+    `fresh` each takes its turns in a new process, and only one is loaded at a time.
+    """
+
+    rounds: int = 3
+    warm_up: int = 1
+    fresh: bool = False

@@ -1,0 +1,74 @@
+"""Our arm: a model that `sd_pipeline` loads, asked as `sd_pipeline.denoising` asks it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.arms import Run
+from benchmarks.case import GUIDANCE, NEGATIVE, PROMPT, Case
+from benchmarks.inputs import Inputs
+from sd_pipeline import Pipeline, Txt2Img, load_pipeline
+
+
+def guided_step(pipeline: Pipeline, states: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return what one step asks of the network: latents (2 B, C, h, w), timesteps (2 B,) -> same.
+
+    The one joint with the fast paths. What a run does once for its prompts, whose states (2 B, T,
+    D) are given, stands before `step`; what it does at every step stands inside.
+    """
+
+    def step(latents: Tensor, timesteps: Tensor) -> Tensor:
+        output: Tensor = pipeline.parts.unet(latents, timesteps, states)
+        return output
+
+    return step
+
+
+def decode(pipeline: Pipeline, latents: Tensor) -> Tensor:
+    """Return the pixels (B, 3, H, W) of scaled latents (B, C, h, w)."""
+    vae = pipeline.parts.vae
+    return vae.decode(vae.unscale(latents))
+
+
+def draw(pipeline: Pipeline, case: Case) -> Tensor:
+    """Return the pictures (B, H, W, 3) of a prompt, from 0 to 1 in 255ths."""
+    request = Txt2Img(
+        prompt=PROMPT,
+        negative_prompt=NEGATIVE,
+        width=case.width,
+        height=case.height,
+        num_steps=case.steps,
+        guidance_scale=GUIDANCE,
+        seed=case.seed,
+        count=case.batch,
+        batch_size=case.batch,
+    )
+    pictures = [np.asarray(picture.image) for picture in pipeline.txt2img(request)]
+    return torch.from_numpy(np.stack(pictures)).float() / 255
+
+
+class Ours:
+    """The arm."""
+
+    def imports(self, case: Case) -> None:  # noqa: ARG002  (they are the same for all)
+        from transformers import CLIPTextModel  # noqa: F401  (what the text encoder takes)
+
+    def load(self, case: Case) -> Sequence[nn.Module]:
+        self._pipeline = load_pipeline(case.place, device=case.device, dtype=case.dtype)
+        parts = self._pipeline.parts
+        networks = {"unet": parts.unet, "vae": parts.vae, "text_encoder": parts.text_encoder}
+        wanted = {"step": ["unet"], "decode": ["vae"]}.get(case.target, list(networks))
+        for name, network in networks.items():
+            if name not in wanted:
+                network.to("meta")  # as the peers, who load the others not at all
+        return [networks[name] for name in wanted]
+
+    def prepare(self, case: Case, inputs: Inputs) -> Run:
+        if case.target == "step":
+            step, latents = guided_step(self._pipeline, inputs.states), inputs.pair
+            return lambda: step(latents, inputs.timesteps)
+        if case.target == "decode":
+            return lambda: decode(self._pipeline, inputs.latents)
+        return lambda: draw(self._pipeline, case)
