@@ -57,6 +57,15 @@ def test_check_names_every_member_of_shards(
     assert "pictures: 3 used, 1 dropped; 3 other files" in lines
 
 
+def test_check_lists_the_buckets_of_another_step(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "check", str(folder), "--size", "64", "--json", "--bucket-step"]
+    for step, bucket in (("0", "72 x 56"), ("32", "64 x 64")):
+        assert run([*command, step]) == 0
+        assert json.loads(capsys.readouterr().out)["summary"]["buckets"] == {bucket: 3}
+
+
 def test_check_explains_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "check", "--help"]) == 0
     said = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """From drawn scenes to a picture of a model that was trained on them, by commands alone."""
 
+import json
 from pathlib import Path
 
 import diffusers
@@ -93,6 +94,23 @@ def test_diffusers_opens_the_trained_model_and_draws_the_same_picture(
     ).images[0]
     difference = np.abs(np.asarray(Image.open(out)).astype(int) - np.asarray(theirs).astype(int))
     assert difference.max() <= 1  # one grey level: rounding
+
+
+def test_what_the_runs_have_held_out_is_evaluated(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = model.parent
+    assert run(["eval", str(run_folder), "--bands", "2", "--device", "cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["subject"] == str(run_folder / "checkpoints" / "step-00000003")
+    assert [band["num_looks"] for band in found["bands"]] == [2, 2]
+    assert run(["eval", str(run_folder), "--best", "--bands", "1", "--device", "cpu"]) == 0
+    assert "checkpoints" in capsys.readouterr().out
+    vae = run_folder.parent / "vae"
+    assert run(["eval", str(vae), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["validation"]["psnr"] > 0
+    assert run(["eval", str(vae), "--measures", "loss"]) == 2
+    assert "is of no run of train" in capsys.readouterr().err
 
 
 def test_a_frozen_text_encoder_stays_as_it_was(model: Path, tmp_path: Path) -> None:

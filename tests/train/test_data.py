@@ -8,7 +8,7 @@ from PIL import Image
 
 from sd_pipeline.picture_opener import open_picture
 from sd_train import DataConfig, PictureFolder, TrainError
-from sd_train.data import describe, square
+from sd_train.data import covering, describe
 from sd_train.images import grid, to_float, to_uint8
 from sd_train.seeds import generator_for
 
@@ -97,7 +97,7 @@ def test_the_centre_square_is_cut_and_what_is_transparent_is_filled(tmp_path: Pa
     wide = Image.new("RGB", (40, 20), "red")
     wide.paste("blue", (10, 0, 30, 20))
     wide.save(tmp_path / "wide.png")
-    cut = square(open_picture(tmp_path / "wide.png"), 20)
+    cut = covering(open_picture(tmp_path / "wide.png"), (20, 20))
     assert (cut == torch.tensor([0, 0, 255])).all()
 
 

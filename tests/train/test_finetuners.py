@@ -71,7 +71,7 @@ def test_a_stopped_and_resumed_run_equals_a_straight_one(
 
 @pytest.mark.parametrize(
     ("method", "rate"),
-    [("lora", 1e-2), ("textual_inversion", 5e-2), ("hypernetwork", 1e-2), ("dreambooth", 1e-3)],
+    [("lora", 1e-2), ("textual_inversion", 1e-2), ("hypernetwork", 1e-2), ("dreambooth", 1e-3)],
 )
 def test_each_method_lowers_the_loss_and_says_what_it_was_without(
     tiny_model: Path, cats: Path, tmp_path: Path, method: str, rate: float
@@ -80,7 +80,7 @@ def test_each_method_lowers_the_loss_and_says_what_it_was_without(
     more: dict[str, Any] = {}
     if method == "textual_inversion":
         # A random network hardly heeds its text, and few examples would show chance alone.
-        trainer, more = {**trainer, "batch_size": 24}, {"templates": "captions"}
+        trainer, more = {**trainer, "steps": 80, "batch_size": 24}, {"templates": "captions"}
     run(settings(method, tiny_model, cats, trainer, **more), tmp_path)
     found = scalars(tmp_path)[-1]
     assert found["validation/seen_loss"] < found["validation/seen_loss_without"]
@@ -311,7 +311,7 @@ def test_a_dropped_caption_is_zeros_where_the_model_has_them_for_an_empty_prompt
         assert (not states.any()) == zeros
         assert added is None or not added.pooled.any()
         told.clear()
-        task.denoising.held_out_loss(task.subject.fixed([0]), chunk=1)
+        task.denoising.held_out_loss([task.subject.fixed([0])], chunk=1)
         assert told[0][2].any(), "captions that are kept are told"
         told.clear()
 

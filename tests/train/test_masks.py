@@ -175,7 +175,7 @@ def test_a_mask_weighs_the_loss_of_each_latent() -> None:
     # Each picture has its own: the first one's loss knows nothing of the second one's mask.
     first = torch.stack([mask[0], torch.zeros_like(mask[0])])
     torch.testing.assert_close(loss(mask=first), torch.stack([loss(mask=mask)[0], whole[1] * 0]))
-    held_out = denoising.held_out_loss({**batch, "mask": torch.zeros(2, 1, 8, 8)}, chunk=2)
+    held_out = denoising.held_out_loss([{**batch, "mask": torch.zeros(2, 1, 8, 8)}], chunk=2)
     assert held_out == 0
 
 

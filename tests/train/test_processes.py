@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 import torch
-from together import start, together
+from together import group, start, together
 from toy import ToyTask, assert_same_checkpoint, config
 
-from sd_checkpoint import Checkpoint
+from sd_checkpoint import Checkpoint, load_json
 from sd_train import train
 from sd_train.manifest import damage_of
 from sd_train.state import checkpoint_folder, list_checkpoints
@@ -74,6 +74,26 @@ def test_two_that_were_stopped_go_on_as_two_that_were_not_bit_for_bit(tmp_path: 
     together(2, tmp_path / "run")
     last = [checkpoint_folder(tmp_path / name, 8) for name in ("straight", "run")]
     assert_same_checkpoint(*last)
+
+
+def test_two_processes_train_in_groups_what_one_does(tmp_path: Path) -> None:
+    task = ToyTask()
+    group(task)
+    train(task, config(log_every=1), tmp_path / "alone")
+    together(2, tmp_path / "two", log_every=1, grouped=True)
+    assert_alike(tmp_path / "alone", tmp_path / "two")
+
+
+def test_two_processes_keep_the_best_checkpoint_that_one_keeps(tmp_path: Path) -> None:
+    settings = {"best_by": "mean", "keep_last": 1, "validate_every": 1}
+    train(ToyTask(), config(**settings), tmp_path / "alone")
+    together(2, tmp_path / "two", stop_at={0: 3}, **settings)
+    together(2, tmp_path / "two", **settings)
+    alone, two = (load_json(tmp_path / name / "best.json") for name in ("alone", "two"))
+    assert two.pop("value") == pytest.approx(alone.pop("value"), abs=1e-5)
+    assert two == alone
+    kept = [[one.name for one in list_checkpoints(tmp_path / name)] for name in ("alone", "two")]
+    assert kept[0] == kept[1]
 
 
 def test_batches_that_cannot_be_shared_are_told_in_one_line(tmp_path: Path) -> None:

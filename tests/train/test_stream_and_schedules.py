@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -30,6 +31,42 @@ def test_a_stream_goes_on_from_any_position() -> None:
 
 def test_the_order_depends_on_the_seed() -> None:
     assert _seen(0, 5, seed=1) != _seen(0, 5, seed=0)
+
+
+GROUPS = ([*range(13)], [*range(13, 20)], [*range(20, 23)])
+
+
+def _grouped(position: int, batches: int, part: int = 0, num_parts: int = 1) -> list[list[int]]:
+    source = ToySource(23, shift=False)
+    source.groups = [list(group) for group in GROUPS]
+    stream = BatchStream(
+        source,
+        batch_size=4,
+        seed=0,
+        position=position + part * 4,
+        num_workers=0,
+        num_parts=num_parts,
+    )
+    for _ in range(batches):
+        stream.take()
+    return [source.seen[i : i + 4] for i in range(0, len(source.seen), 4)]
+
+
+def test_a_batch_is_of_one_group_and_all_examples_are_seen_equally_often() -> None:
+    batches = _grouped(0, 23)  # as many as there are examples: four epochs
+    for batch in batches:
+        assert any(set(batch) <= set(group) for group in GROUPS)
+    assert Counter(index for batch in batches for index in batch) == dict.fromkeys(range(23), 4)
+    sizes = [next(n for n, group in enumerate(GROUPS) if batch[0] in group) for batch in batches]
+    assert sizes != sorted(sizes)
+    assert _grouped(23 * 4, 23) != batches
+
+
+def test_groups_go_on_from_any_batch_and_are_dealt_out_to_processes() -> None:
+    straight = _grouped(0, 30)
+    assert _grouped(11 * 4, 19) == straight[11:]
+    for part in (0, 1):
+        assert _grouped(4 * 4, 10, part, 2) == straight[4 + part : 24 : 2]
 
 
 def test_purposes_do_not_share_random_numbers() -> None:

@@ -327,7 +327,7 @@ def test_a_frozen_text_encoder_gives_the_states_it_would_give_live(
     assert result.status == "finished"
     task = build_denoiser_task(config, tmp_path / "second/cache")
     assert set(task.modules()) == {"unet"}
-    batch = task.source.held_out()
+    (batch,) = task.source.held_out()
     captions = [task.source.folder.captions[i] for i in task.source.folder.held_out]
     live = task.text_encoder.encode(captions).hidden_states
     torch.testing.assert_close(batch["hidden_states"].float(), live, rtol=1e-2, atol=1e-2)

@@ -33,6 +33,11 @@ class Stopping(ToyTask):
         return super().loss(batch, generator)
 
 
+def group(task: ToyTask) -> None:
+    """Let no batch have examples of two of three groups, one of which is smaller than a batch."""
+    task.source.groups = [[*range(13)], [*range(13, 20)], [*range(20, 23)]]
+
+
 def member(
     rank: int,
     count: int,
@@ -42,11 +47,16 @@ def member(
     settings: dict[str, Any],
     told: "SimpleQueue[Any]",
 ) -> None:
-    """Train as one of several processes; `stop_at` has the batch at which one gets a SIGINT."""
+    """Train as one of several processes; `stop_at` has the batch at which one gets a SIGINT.
+
+    With the setting `grouped` batches are of groups.
+    """
     torch.set_num_threads(1)
     values = (rank, rank, count, "127.0.0.1", port)
     os.environ.update({name: str(value) for name, value in zip(TOLD, values, strict=True)})
     task, heard = Stopping(stop_at.get(rank, 0)), Recorder()
+    if settings.pop("grouped", False):
+        group(task)
     resume = bool(list_checkpoints(folder))
     try:
         result = train(task, config(**settings), folder, heard, resume=resume)

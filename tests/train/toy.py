@@ -16,6 +16,7 @@ class ToySource:
         self.shift = shift
         self.images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
         self.seen: list[int] = []
+        self.groups: list[list[int]] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

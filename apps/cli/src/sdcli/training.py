@@ -88,7 +88,9 @@ def show_result(
     Of several processes that train together the first alone prints. Raises `typer.Exit` with 130
     for a run that Ctrl-C stopped, 143 for SIGTERM.
     """
-    told = lines or {}
+    told = dict(lines or {})
+    if result.best is not None and result.best != result.checkpoint:
+        told["best by validation"] = str(result.best)
     text = f"{result.status} at step {result.step}: {product or result.checkpoint}"
     if os.environ.get("RANK", "0") == "0":
         show(
@@ -98,6 +100,7 @@ def show_result(
                 "step": result.step,
                 "model": product,
                 "checkpoint": result.checkpoint,
+                "best": result.best,
                 **told,
             },
             as_json=as_json,

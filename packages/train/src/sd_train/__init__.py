@@ -7,6 +7,7 @@ from sd_train.config import (
     Architecture,
     DataConfig,
     DenoiserTrainConfig,
+    SampleSettings,
     TrainerConfig,
     VAETrainConfig,
 )
@@ -21,12 +22,13 @@ from sd_train.finetune_config import (
     LoraTrainConfig,
     TextualInversionConfig,
 )
+from sd_train.learnt import export
 from sd_train.rehearsal import Rehearsal
 from sd_train.reporter import LineReporter, Reporter, SilentReporter, StepInfo, TrainResult
 from sd_train.run import build_task, export_run, load_run, rehearse_run, run
 from sd_train.settings import load_toml, read_values, save_config
 from sd_train.task import Batch, BatchSource, Opponent, Task, Validation
-from sd_train.trainer import export, train
+from sd_train.trainer import train
 
 __all__ = [
     "Architecture",
@@ -45,6 +47,7 @@ __all__ = [
     "PictureFolder",
     "Rehearsal",
     "Reporter",
+    "SampleSettings",
     "SilentReporter",
     "StepInfo",
     "Task",

@@ -27,12 +27,12 @@ def bucket_sizes(size: int, *, step: int, shortest: int, longest: int) -> tuple[
     return tuple(sorted(pair for pair in both_ways if min(pair) >= shortest))
 
 
-def default_buckets(size: int) -> tuple[Size, ...]:
+def default_buckets(size: int, step: int = 0) -> tuple[Size, ...]:
     """Return the buckets usual for a size: sides from half to twice of it, in steps of 64.
 
-    Below 512 the step is an eighth of the size, at least 8.
+    Below 512 the step is an eighth of the size, at least 8, unless one is given.
     """
-    step = min(64, max(8, size // 64 * 8))
+    step = step or min(64, max(8, size // 64 * 8))
     size = max(size, step)
     return bucket_sizes(size, step=step, shortest=max(step, size // 2), longest=2 * size)
 

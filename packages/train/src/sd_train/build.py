@@ -10,9 +10,10 @@ from sd_sampler import DiffusionConfig
 from sd_textenc import TextTower
 from sd_train.config import DenoiserTrainConfig, ScheduleSettings
 from sd_train.data import PictureFolder, check_sizes, describe
+from sd_train.data_buckets import check_buckets
 from sd_train.encoded import posteriors, text_table
 from sd_train.errors import TrainError
-from sd_train.latents import DenoiserSource
+from sd_train.latents import DenoiserSource, smallest_step
 from sd_train.precision import memory_format, resolve_device
 from sd_train.reporter import Reporter, SilentReporter
 from sd_train.seeds import derive_seed
@@ -57,6 +58,7 @@ def build_denoiser_task(
     unet = _unet(config, vae, encoder)
     resolved_unet = config.unet.model_copy(update={"fields": field_values(unet.config)})
     config = config.model_copy(update={"text": text, "unet": resolved_unet})
+    check_buckets(folder.sizes, config.data, smallest_step(unet, vae))
     unet.to(device).to(memory_format=layout)
     unet.set_attention_backend(config.attention)
     vae.set_attention_backend(config.attention)

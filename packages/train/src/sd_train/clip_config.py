@@ -33,6 +33,12 @@ class ClipTrainConfig(Settings):
     export_dtype: ExportDtype = "fp16"
 
     @model_validator(mode="after")
+    def _learns_squares(self) -> "ClipTrainConfig":
+        if self.data.buckets:
+            raise ValueError("a CLIP learns squares; leave data.buckets out")
+        return self
+
+    @model_validator(mode="after")
     def _text_learns(self) -> "ClipTrainConfig":
         if not self.text.train:
             raise ValueError("text.train = false leaves nothing to be told by; set it to true")

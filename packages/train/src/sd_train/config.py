@@ -27,6 +27,10 @@ class TrainerConfig(Settings):
     `validate_every`. The last step always saves, validates and exports. `optimizer` "muon" is of
     the matrices inside the networks; what else learns, learns by AdamW. "adafactor" keeps a row and
     a column of squares for each matrix, not two numbers a weight, and has no use for `betas`.
+
+    The checkpoint of the best validation is kept beside the last ones: `best_by` names what of it
+    decides, `best_is` whether low or high is good. "auto" is the lowest `loss`, or `l1` of an
+    autoencoder; "" keeps none.
     """
 
     steps: AtLeastOne
@@ -51,6 +55,8 @@ class TrainerConfig(Settings):
     save_every: Count = 1000
     keep_last: AtLeastOne = 2
     validate_every: Count = 1000
+    best_by: str = "auto"
+    best_is: Literal["lowest", "highest"] = "lowest"
     log_every: AtLeastOne = 50
     num_workers: Count = 0
     device: str = "auto"
@@ -75,6 +81,10 @@ class DataConfig(Settings):
     captions say left and right. `holdout` pictures, evenly spaced, are kept for validation.
     `background` shows where a picture is transparent; one of more than `max_pixels` is left out.
 
+    With `buckets` a picture keeps its shape instead: each is cut to the nearest of the sizes of
+    about `size` x `size` pixels whose sides are multiples of `bucket_step` (0: 64, less below 512),
+    and a batch is of one size.
+
     A mask, `name.mask.png` beside a picture, weighs what a denoiser learns of it: white is learnt,
     black not. With `alpha_is_mask` a picture without one has its alpha for a mask.
     """
@@ -82,6 +92,8 @@ class DataConfig(Settings):
     folder: str
     size: AtLeastOne = 512
     crop: Count = 0
+    buckets: bool = False
+    bucket_step: Count = 0
     flip: bool = False
     caption_dropout: Fraction = 0.1
     holdout: Count = 64
@@ -94,6 +106,12 @@ class DataConfig(Settings):
     def _crop_fits(self) -> "DataConfig":
         if self.crop > self.size:
             raise ValueError(f"crop {self.crop} exceeds size {self.size}; use at most {self.size}")
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_have_no_crop(self) -> "DataConfig":
+        if self.buckets and self.crop:
+            raise ValueError("with buckets pictures are cut to their bucket; leave crop at 0")
         return self
 
 
@@ -195,6 +213,8 @@ class VAETrainConfig(Settings):
 
     @model_validator(mode="after")
     def _learns_whole_pictures(self) -> "VAETrainConfig":
+        if self.data.buckets:
+            raise ValueError("an autoencoder learns squares; leave data.buckets out")
         if self.data.alpha_is_mask:
             raise ValueError("an autoencoder learns whole pictures; leave data.alpha_is_mask out")
         return self

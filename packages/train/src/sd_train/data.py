@@ -11,7 +11,9 @@ from torch import Tensor
 
 from sd_pipeline.picture_opener import PictureError
 from sd_pipeline.printable import printable
+from sd_train.buckets import Size
 from sd_train.config import DataConfig
+from sd_train.data_buckets import bucket_of
 from sd_train.data_check import check_pictures, find_pictures
 from sd_train.data_summary import dropped_lines, summarise, summary_lines
 from sd_train.entry_pictures import open_entry
@@ -25,9 +27,10 @@ _OPENER = "picture_opener 1"  # change it when `open_picture` gives other pixels
 class PictureFolder:
     """The usable pictures of a folder; `report` tells of every file, `skipped` of those left out.
 
-    In memory the pictures are one uint8 tensor (N, size, size, 3), so an epoch costs no decoding;
-    where `has_masks`, these are a fourth channel. `training` has a picture as often as its repeats
-    say.
+    In memory the pictures are one uint8 tensor (N, size, size, 3), or with buckets one each, so an
+    epoch costs no decoding; where `has_masks`, these are a fourth channel. `sizes` are those in
+    which the pictures are handed out, width and height: only equal ones together. `training` has a
+    picture as often as its repeats say.
     """
 
     def __init__(self, config: DataConfig) -> None:
@@ -35,19 +38,29 @@ class PictureFolder:
         found = find_pictures(config.folder)
         masked = any(entry.mask is not None for entry in found.entries)
         self.has_masks = masked or config.alpha_is_mask
-        shape = (len(found.entries), config.size, config.size, 4 if self.has_masks else 3)
-        images = torch.empty(shape, dtype=torch.uint8) if config.in_memory else None
+        count, channels = len(found.entries), 4 if self.has_masks else 3
+        images: Tensor | list[Tensor] | None = None
+        if config.in_memory and config.buckets:
+            images = [torch.empty(0)] * count
+        elif config.in_memory:
+            images = torch.empty((count, config.size, config.size, channels), dtype=torch.uint8)
 
         def keep(number: int, image: Image.Image, mask: Image.Image | None) -> None:
             if images is not None:
-                images[number] = self._channels(image, mask)
+                images[number] = self._channels(image, mask, bucket_of(*image.size, config))
 
         self.report = check_pictures(found, config, on_picture=keep)
         self.entries = [picture.entry for picture in self.report.used]
         self.skipped = self.report.skipped
-        if images is not None and self.skipped:
-            images = images[[picture.number for picture in self.report.used]]
+        used = [picture.number for picture in self.report.used]
+        if isinstance(images, list):
+            images = [images[number] for number in used]
+        elif images is not None and self.skipped:
+            images = images[used]
         self._images = images
+        self.sizes: list[Size] = [
+            bucket_of(picture.width, picture.height, config) for picture in self.report.used
+        ]
         self._require_enough()
         count = len(self.entries)
         held_out = {i * count // config.holdout for i in range(config.holdout)}
@@ -65,11 +78,22 @@ class PictureFolder:
         return [entry.caption for entry in self.entries]
 
     def pictures(self, indices: Sequence[int]) -> Tensor:
-        """Return whole squares, uint8 (B, 3, size, size), channels last in memory."""
+        """Return whole pictures of one size, uint8 (B, 3, H, W), channels last in memory."""
         return self._wholes(indices)[:, :3]
 
+    def squares(self, indices: Sequence[int]) -> Tensor:
+        """Return the squares in the middle, uint8 (B, 3, size, size), whatever the buckets."""
+        if not self.config.buckets:
+            return self.pictures(indices)
+        side = (self.config.size, self.config.size)
+        images = torch.stack([self._open(i, side) for i in indices])
+        return rearrange(images, "b h w c -> b c h w")[:, :3]
+
     def crops(self, indices: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Return random squares, uint8 (B, 3, crop, crop), mirrored at random if so configured."""
+        """Return random squares, uint8 (B, 3, crop, crop), mirrored at random if so configured.
+
+        With buckets they are whole pictures of one size, mirrored or not.
+        """
         return self._windows(indices, generator)[:, :3]
 
     def masked(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
@@ -82,11 +106,14 @@ class PictureFolder:
         return {"images": whole[:, :3], **mask}
 
     def _wholes(self, indices: Sequence[int]) -> Tensor:
-        if self._images is not None:
+        if isinstance(self._images, Tensor):
             images = self._images[torch.as_tensor(indices)]
         else:
-            images = torch.stack([self._open(i) for i in indices])
+            images = torch.stack([self._whole(i) for i in indices])
         return rearrange(images, "b h w c -> b c h w")
+
+    def _whole(self, index: int) -> Tensor:
+        return self._images[index] if self._images is not None else self._open(index)
 
     def _windows(self, indices: Sequence[int], generator: torch.Generator) -> Tensor:
         size, crop = self.config.size, self.config.crop or self.config.size
@@ -96,9 +123,10 @@ class PictureFolder:
         mirrored = torch.rand(len(indices), generator=generator).lt(0.5).tolist()
         squares = []
         for index, (top, left), mirror in zip(indices, corners, mirrored, strict=True):
-            image = self._images[index] if self._images is not None else self._open(index)
-            square = image[top : top + crop, left : left + crop]
-            squares.append(square.flip(1) if mirror and self.config.flip else square)
+            window = self._whole(index)
+            if not self.config.buckets:
+                window = window[top : top + crop, left : left + crop]
+            squares.append(window.flip(1) if mirror and self.config.flip else window)
         return rearrange(torch.stack(squares), "b h w c -> b c h w")
 
     def fingerprint(self) -> str:
@@ -107,6 +135,8 @@ class PictureFolder:
         if self._images is None:  # the files alone do not say how they are opened
             digest.update(f"{_OPENER}/{self.config.background}".encode())
             digest.update(f"/masks, alpha {self.config.alpha_is_mask}".encode() * self.has_masks)
+        if self.config.buckets:
+            digest.update(f"/buckets {self.sizes}".encode())
         for index, entry in enumerate(self.entries):
             if self._images is not None:
                 digest.update(self._images[index].numpy().data)
@@ -116,21 +146,21 @@ class PictureFolder:
                     digest.update(b"mask" + entry.mask.read_bytes())
         return digest.hexdigest()
 
-    def _open(self, index: int) -> Tensor:
+    def _open(self, index: int, size: Size | None = None) -> Tensor:
         try:
-            return self._channels(*open_entry(self.entries[index], self.config))
+            opened = open_entry(self.entries[index], self.config)
+            return self._channels(*opened, size or self.sizes[index])
         except PictureError as error:
             raise TrainError(f"picture can no longer be read: {error}") from error
 
-    def _channels(self, image: Image.Image, mask: Image.Image | None) -> Tensor:
-        size = self.config.size
-        colours = square(image, size)
+    def _channels(self, image: Image.Image, mask: Image.Image | None, size: Size) -> Tensor:
+        colours = covering(image, size)
         if not self.has_masks:
             return colours
         if mask is None:
-            return torch.cat([colours, torch.full((size, size, 1), 255, dtype=torch.uint8)], -1)
+            return torch.cat([colours, torch.full_like(colours[..., :1], 255)], -1)
         # The mean over a pixel's area, where Lanczos would overshoot.
-        levels = ImageOps.fit(mask, (size, size), Image.Resampling.BOX)
+        levels = ImageOps.fit(mask, size, Image.Resampling.BOX)
         return torch.cat([colours, torch.from_numpy(np.array(levels)).unsqueeze(-1)], -1)
 
     def _require_enough(self) -> None:
@@ -143,10 +173,10 @@ class PictureFolder:
             )
 
 
-def square(image: Image.Image, size: int) -> Tensor:
-    """Return the centre square of an RGB picture at `size` px, uint8 (size, size, 3)."""
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+def covering(image: Image.Image, size: Size) -> Tensor:
+    """Return what of the middle of an RGB picture has the shape of a size, uint8 (H, W, 3)."""
+    if image.size != size:
+        image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(image))
 
 

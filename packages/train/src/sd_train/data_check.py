@@ -13,6 +13,7 @@ from PIL import Image
 from sd_pipeline.images import pixel_hash
 from sd_pipeline.picture_opener import PictureError
 from sd_train.config import DataConfig
+from sd_train.data_buckets import bucket_of
 from sd_train.entries import Entry, Found, Skipped
 from sd_train.entry_pictures import open_entry
 from sd_train.errors import TrainError
@@ -53,6 +54,7 @@ class DataReport:
     skipped: list[Skipped]
     others: list[Skipped]
     notes: list[str]
+    bucket_step: int = 0
 
 
 def find_pictures(place: str) -> Found:
@@ -137,7 +139,7 @@ def _report(found: Found, results: "list[_Facts | PictureError]", config: DataCo
             continue
         first = first_of.get(result.pixels)
         first_of.setdefault(result.pixels, entry.path)
-        remarks = tuple(_remarks(entry, result, first, config.size))
+        remarks = tuple(_remarks(entry, result, first, config))
         used.append(
             UsedPicture(
                 number=number,
@@ -156,11 +158,12 @@ def _report(found: Found, results: "list[_Facts | PictureError]", config: DataCo
         skipped=skipped,
         others=found.others,
         notes=found.notes + masks,
+        bucket_step=config.bucket_step,
     )
 
 
 def _remarks(
-    entry: Entry, facts: _Facts, first: Path | TarMember | None, size: int
+    entry: Entry, facts: _Facts, first: Path | TarMember | None, config: DataConfig
 ) -> list[Remark]:
     remarks = []
     if entry.caption_from == "name":
@@ -171,7 +174,8 @@ def _remarks(
         remarks.append(Remark("near-empty caption", f"the caption is {entry.caption!r}"))
     if first is not None:
         remarks.append(Remark("duplicate", f"the same pixels as {first}"))
-    if min(facts.width, facts.height) < size:
-        text = f"{facts.width} x {facts.height} is enlarged to {size}"
-        remarks.append(Remark("too small", text))
+    width, height = bucket_of(facts.width, facts.height, config)
+    if facts.width < width or facts.height < height:
+        told = f"{width} x {height}" if config.buckets else f"{width}"
+        remarks.append(Remark("too small", f"{facts.width} x {facts.height} is enlarged to {told}"))
     return remarks

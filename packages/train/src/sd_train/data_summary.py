@@ -162,7 +162,7 @@ def _shorter_sides(used: list[UsedPicture]) -> dict[str, int]:
 
 
 def _buckets(report: DataReport) -> dict[str, int]:
-    buckets = default_buckets(report.size)
+    buckets = default_buckets(report.size, report.bucket_step)
     sizes = Counter((picture.width, picture.height) for picture in report.used)
     counts: Counter[str] = Counter()
     for (width, height), count in sizes.items():

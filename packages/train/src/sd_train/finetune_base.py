@@ -12,10 +12,11 @@ from torch import Tensor
 from sd_pipeline import Defaults, Parts, Pipeline, build, locate, open_model, read_defaults
 from sd_train.buckets import place
 from sd_train.data import PictureFolder, check_sizes, describe
+from sd_train.data_buckets import check_buckets
 from sd_train.encoded import posteriors, text_table
 from sd_train.errors import TrainError
 from sd_train.finetune_config import FinetuneConfig
-from sd_train.latents import DenoiserSource
+from sd_train.latents import DenoiserSource, smallest_step
 from sd_train.precision import EXPORT_DTYPES, autocast, memory_format, resolve_device
 from sd_train.reporter import Reporter
 
@@ -53,6 +54,7 @@ class Base(Generic[ConfigT]):
         are made once, unless pictures are mirrored at random.
         """
         cache, parts = self.run_folder / "cache", self.parts
+        check_buckets(folder.sizes, folder.config, smallest_step(parts.unet, parts.vae))
         latents: dict[str, Tensor] = {}
         if not folder.config.flip:
             precision = self.config.trainer.precision
@@ -130,12 +132,12 @@ def open_pictures(config: FinetuneConfig, reporter: Reporter) -> PictureFolder:
 
 
 def told_sizes(folder: PictureFolder) -> Tensor:
-    """Return what SDXL is told of each picture (N, 6): its size, the square's corner and size.
+    """Return what SDXL is told of each picture (N, 6): its size, the window's corner and size.
 
     Podell et al., arXiv:2307.01952, section 2.2; height before width, top before left.
     """
-    size, rows = folder.config.size, []
-    for picture in folder.report.used:
-        square = place(picture.width, picture.height, (size, size))
-        rows.append((picture.height, picture.width, square.top, square.left, size, size))
+    rows = []
+    for picture, (width, height) in zip(folder.report.used, folder.sizes, strict=True):
+        window = place(picture.width, picture.height, (width, height))
+        rows.append((picture.height, picture.width, window.top, window.left, height, width))
     return torch.tensor(rows, dtype=torch.float32)

@@ -106,6 +106,15 @@ class PriorConfig(FinetuneConfig):
     num_class_images: AtLeastOne = 100
     class_folder: str = ""
 
+    @model_validator(mode="after")
+    def _class_is_square(self) -> Self:
+        if self.prior_weight and self.data.buckets:
+            raise ValueError(
+                "pictures of the class are squares, which no batch of a bucket holds; set "
+                "prior_weight = 0 or leave data.buckets out"
+            )
+        return self
+
 
 class LoraSettings(Settings):
     """What a new LoRA is: see `sd_adapters.LoraConfig`; without `alpha` it is the rank.

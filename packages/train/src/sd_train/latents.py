@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from sd_train.data import PictureFolder
+from sd_train.data_buckets import by_size, name_of
 from sd_train.images import to_float
 from sd_train.task import Batch
+from sd_unet import Backbone, DiTConfig
 from sd_vae import AutoencoderKL
 
 _CHUNK = 16
@@ -17,31 +19,57 @@ _TELL_EVERY = 2048
 
 
 def encode_folder(
-    vae: AutoencoderKL, folder: PictureFolder, tell: Callable[[str], None]
+    vae: AutoencoderKL,
+    folder: PictureFolder,
+    tell: Callable[[str], None],
+    places: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the posteriors' `mean` and `std` (N, C, h, w) of all pictures, fp16 on the CPU.
+    """Return the posteriors' `mean` and `std` (N, C, h, w) of pictures, fp16 on the CPU.
 
-    Where the folder has masks, `mask` (N, 1, h, w), fp32, has their means over the latents' areas.
+    They are those at `places`, or all. Where the folder has masks, `mask` (N, 1, h, w), fp32, has
+    their means over the latents' areas. With buckets there is one of each a size,
+    `mean/768x320` and so on, of the pictures of that size in their order.
     """
+    wanted = range(len(folder)) if places is None else places
+    if not folder.config.buckets:
+        return _encoded(vae, folder, wanted, tell)
+    return {
+        f"{name}/{name_of(size)}": values
+        for size, members in by_size(wanted, folder.sizes).items()
+        for name, values in _encoded(vae, folder, members, tell).items()
+    }
+
+
+def _encoded(
+    vae: AutoencoderKL, folder: PictureFolder, places: Sequence[int], tell: Callable[[str], None]
+) -> dict[str, Tensor]:
+    """Encode pictures of one size."""
     device = next(vae.parameters()).device
-    side = folder.config.size // vae.config.downsampling
-    shape = (len(folder), vae.config.latent_channels, side, side)
+    width, height = (side // vae.config.downsampling for side in folder.sizes[places[0]])
+    shape = (len(places), vae.config.latent_channels, height, width)
     mean = torch.empty(shape, dtype=torch.float16)
     std = torch.empty(shape, dtype=torch.float16)
-    mask = torch.empty(len(folder) if folder.has_masks else 0, 1, side, side)
-    for start in range(0, len(folder), _CHUNK):
+    mask = torch.empty(len(places) if folder.has_masks else 0, 1, height, width)
+    for start in range(0, len(places), _CHUNK):
         if start % _TELL_EVERY == 0:
-            tell(f"encoding pictures: {start} of {len(folder)}")
-        indices = range(start, min(start + _CHUNK, len(folder)))
-        shown = folder.masked(indices)
+            tell(f"encoding pictures: {start} of {len(places)}")
+        chunk = slice(start, start + _CHUNK)
+        shown = folder.masked(places[chunk])
         with torch.no_grad():
             posterior = vae.encode(to_float(shown["images"].to(device)))
-        mean[start : indices.stop] = posterior.mean
-        std[start : indices.stop] = posterior.std
+        mean[chunk], std[chunk] = posterior.mean, posterior.std
         if folder.has_masks:
-            mask[start : indices.stop] = area_mean(shown["mask"], side, side)
+            mask[chunk] = area_mean(shown["mask"], height, width)
     masks = {"mask": mask} if folder.has_masks else {}
     return {"mean": mean, "std": std, **masks}
+
+
+def smallest_step(unet: Backbone, vae: AutoencoderKL) -> int:
+    """Return of how many pixels the sides of pictures must be multiples for both networks."""
+    config = unet.config
+    if isinstance(config, DiTConfig):
+        return vae.config.downsampling * config.patch_size
+    return vae.config.downsampling << (config.num_levels - 1)
 
 
 def area_mean(mask: Tensor, height: int, width: int) -> Tensor:
@@ -86,7 +114,8 @@ class DenoiserSource:
     A batch has `mean` and `std` if they are cached, else `images`; `token_ids` (and `token_ids_2`
     for a second text encoder), or `hidden_states` and `pooled`; `told` as `TextTable.take` says;
     `sizes` where there are some: (N, 6), what SDXL is told of each picture; and `mask` where the
-    folder has masks: (N, 1, h, w) from 0, not learnt, to 1, as large as latents or pictures.
+    folder has masks: (N, 1, h, w) from 0, not learnt, to 1, as large as latents or pictures. With
+    buckets a batch is of one size.
     """
 
     def __init__(
@@ -100,6 +129,16 @@ class DenoiserSource:
         self.posteriors = posteriors
         self.text = text
         self.sizes = sizes
+        members = by_size(range(len(folder)), folder.sizes).values()
+        self._rows = {place: row for each in members for row, place in enumerate(each)}
+
+    @property
+    def groups(self) -> list[list[int]] | None:
+        """The training pictures of a size each, None where all are of one."""
+        if not self.folder.config.buckets:
+            return None
+        sizes = [self.folder.sizes[place] for place in self.folder.training]
+        return list(by_size(range(len(sizes)), sizes).values())
 
     def __len__(self) -> int:
         """Count the training pictures."""
@@ -116,9 +155,13 @@ class DenoiserSource:
             **(self.cached(places) or self.folder.masked(places, generator)),
         }
 
-    def held_out(self) -> Batch:
-        """Return the held-out pictures with their captions."""
-        return self.fixed(self.folder.held_out)
+    def held_out(self) -> list[Batch]:
+        """Return the held-out pictures with their captions, those of a size in a batch."""
+        return self.fixed_batches(self.folder.held_out)
+
+    def fixed_batches(self, places: Sequence[int]) -> list[Batch]:
+        """Return pictures as `fixed` does, those of a size in a batch."""
+        return [self.fixed(each) for each in by_size(places, self.folder.sizes).values()]
 
     def fixed(self, places: Sequence[int]) -> Batch:
         """Return pictures whole and with their captions, the same each time."""
@@ -131,7 +174,14 @@ class DenoiserSource:
 
     def cached(self, places: Sequence[int]) -> dict[str, Tensor]:
         """Return the cached posteriors of pictures, nothing if there are none."""
-        return {name: values[list(places)] for name, values in self.posteriors.items()}
+        if not self.folder.config.buckets:
+            return {name: values[list(places)] for name, values in self.posteriors.items()}
+        size, rows = name_of(self.folder.sizes[places[0]]), [self._rows[place] for place in places]
+        return {
+            name.partition("/")[0]: values[rows]
+            for name, values in self.posteriors.items()
+            if name.partition("/")[2] == size
+        }
 
     def _told_sizes(self, places: Sequence[int]) -> dict[str, Tensor]:
         return {} if self.sizes is None else {"sizes": self.sizes[list(places)]}

@@ -96,7 +96,7 @@ def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
         seconds=seconds * config.steps,
         peak_memory=peak,
         memory=memory,
-        disk=state.num_bytes() * (config.keep_last + 1),
+        disk=state.num_bytes() * (config.keep_last + 1 + bool(config.best_by)),
         free_disk=shutil.disk_usage(_existing(run_folder)).free,
     )
 

@@ -20,7 +20,7 @@ class StepInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """How a run ended, its last checkpoint, and the exported model of a finished run.
+    """How a run ended, its last checkpoint and its best, and the exported model of a finished run.
 
     `signal` is the one that stopped it.
     """
@@ -28,6 +28,7 @@ class TrainResult:
     status: Literal["finished", "stopped"]
     step: int
     checkpoint: Path
+    best: Path | None = None
     model: Path | None = None
     signal: int | None = None
 

@@ -15,13 +15,14 @@ from sd_train.finetune_config import (
     LoraTrainConfig,
     TextualInversionConfig,
 )
+from sd_train.learnt import export
 from sd_train.processes import is_first, joined
 from sd_train.rehearsal import Rehearsal, rehearse
 from sd_train.reporter import Reporter, SilentReporter, TrainResult
 from sd_train.run_lock import only_trainer
 from sd_train.settings import parse_config, read_values, save_config
 from sd_train.task import Task
-from sd_train.trainer import check_run_folder, export, train
+from sd_train.trainer import check_run_folder, train
 
 RunConfig = VAETrainConfig | DenoiserTrainConfig | TextBindConfig | ClipTrainConfig | FinetuneConfig
 FINETUNERS: Mapping[str, type[FinetuneConfig]] = {
@@ -116,11 +117,16 @@ def rehearse_run(
 
 
 def export_run(
-    config: RunConfig, run_folder: Path, folder: Path, reporter: Reporter | None = None
+    config: RunConfig,
+    run_folder: Path,
+    folder: Path,
+    reporter: Reporter | None = None,
+    *,
+    best: bool = False,
 ) -> Path:
-    """Export the latest whole checkpoint of a run, going on or not; return the checkpoint."""
+    """Export a run's latest whole checkpoint or its best, going on or not; return which it is."""
     task = build_task(config, run_folder)
-    return export(task, _loop(task), run_folder, folder, reporter)
+    return export(task, _loop(task), run_folder, folder, reporter, best=best)
 
 
 def load_run(run_folder: Path) -> RunConfig:

@@ -3,11 +3,13 @@
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from sd_checkpoint import Checkpoint, atomic_path, load_json, save_json, save_safetensors
+from sd_train.best import Best, read_best
 from sd_train.config import TrainerConfig
 from sd_train.ema import Ema
 from sd_train.errors import TrainError
@@ -22,8 +24,9 @@ _STEP_FOLDER = re.compile(r"step-(\d+)")
 class TrainState:
     """Everything a run changes: weights, averages, optimizer, loss scale, step, data position.
 
-    An opponent's weights and optimizer are in the same files; there are no averages of it. Random
-    numbers need no state of their own: they are a function of (seed, position).
+    And which validation was the best. An opponent's weights and optimizer are in the same files;
+    there are no averages of it. Random numbers need no state of their own: they are a function of
+    (seed, position).
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class TrainState:
         self.seed = config.seed
         self.step = 0
         self.position = 0
+        self.best: Best | None = None
 
     @classmethod
     def of(cls, task: Task, config: TrainerConfig) -> "TrainState":
@@ -59,6 +63,7 @@ class TrainState:
             "position": self.position,
             "seed": self.seed,
             "loss_scaler": self.scaler.state_dict(),
+            "best": self.best and asdict(self.best),
         }
         with atomic_path(folder) as temporary:
             temporary.mkdir()
@@ -91,6 +96,8 @@ class TrainState:
         if progress["loss_scaler"]:
             self.scaler.load_state_dict(progress["loss_scaler"])
         self.step, self.position = progress["step"], progress["position"]
+        best = progress.get("best")  # not in those of earlier versions
+        self.best = best and Best(**best)
 
     def load_averages(self, folder: Path) -> None:
         """Take up the averaged weights of a checkpoint, where this run averages."""
@@ -162,15 +169,39 @@ def newest_whole_checkpoint(run_folder: Path, tell: Callable[[str], None]) -> Pa
     raise TrainError(f"every checkpoint of {run_folder} is damaged; begin the run anew")
 
 
+def kept_best(run_folder: Path, best: Best | None) -> Path | None:
+    """Return the checkpoint of the best validation, None where there is none or it is gone."""
+    folder = None if best is None else checkpoint_folder(run_folder, best.step)
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def best_checkpoint(run_folder: Path) -> Path:
+    """Return the checkpoint of a run's best validation; raise TrainError if there is no whole one.
+
+    It is kept among the others, see `TrainerConfig.best_by`.
+    """
+    folder = kept_best(run_folder, read_best(run_folder))
+    if folder is None:
+        raise TrainError(f"{run_folder} has no best checkpoint yet; take the latest one")
+    damage = damage_of(folder)
+    if damage is not None:
+        raise TrainError(
+            f"the best checkpoint, {folder}, is damaged: {damage}; take the latest one"
+        )
+    return folder
+
+
 def remove_leftovers(run_folder: Path) -> None:
     """Remove what a process that was killed within a save has left; none other may be in there."""
     for folder in (run_folder / "checkpoints").glob(".*-step-*"):
         shutil.rmtree(folder)
 
 
-def remove_old_checkpoints(run_folder: Path, keep_last: int) -> None:
-    """Remove all but the last checkpoints of a run, each at once: a part of one is none."""
+def remove_old_checkpoints(run_folder: Path, keep_last: int, best: Best | None = None) -> None:
+    """Remove all but the last checkpoints of a run and the best, each at once: no part stays."""
     for folder in list_checkpoints(run_folder)[:-keep_last]:
+        if best is not None and step_of(folder) == best.step:
+            continue
         gone = folder.with_name(f".old-{folder.name}")
         folder.rename(gone)
         shutil.rmtree(gone)

@@ -4,18 +4,18 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import torch
-
+from sd_train.orders import GroupedOrder, Order, ShuffledOrder
 from sd_train.seeds import generator_for
-from sd_train.task import Batch, BatchSource
+from sd_train.task import Batch, BatchSource, groups_of
 
 
 class BatchStream:
     """Draw batches of `batch_size` from `source`, shuffled anew each epoch, from `position` on.
 
     `position` counts the examples handed out since the beginning of the run; a batch may reach
-    over the end of an epoch. Every example is seen once an epoch. Of `num_parts` streams each hands
-    out every so many-th batch, the first from its `position` on.
+    over the end of an epoch. Every example is seen once an epoch. Where the source has groups, a
+    batch is of one of them (see `GroupedOrder`). Of `num_parts` streams each hands out every so
+    many-th batch, the first from its `position` on.
     """
 
     def __init__(
@@ -33,8 +33,10 @@ class BatchStream:
         self.seed = seed
         self.position = position
         self._stride = batch_size * num_parts
-        self._epoch = -1
-        self._order: list[int] = []
+        groups = groups_of(source)
+        self._order: Order = (
+            ShuffledOrder(len(source), seed) if groups is None else GroupedOrder(groups, seed)
+        )
         self._ahead: deque[Future[Batch]] = deque()
         self._submitted = position
         self._pool = ThreadPoolExecutor(num_workers) if num_workers else None
@@ -48,10 +50,11 @@ class BatchStream:
     def take(self) -> Batch:
         """Return the batch at `position` and move on."""
         if self._pool is None:
-            batch = self._gather(self._indices(self.position), self.position)
+            indices = self._order.batch(self.position, self.batch_size)
+            batch = self._gather(indices, self.position)
         else:
             while len(self._ahead) < self._depth:
-                indices = self._indices(self._submitted)
+                indices = self._order.batch(self._submitted, self.batch_size)
                 self._ahead.append(self._pool.submit(self._gather, indices, self._submitted))
                 self._submitted += self._stride
             batch = self._ahead.popleft().result()
@@ -65,15 +68,3 @@ class BatchStream:
 
     def _gather(self, indices: list[int], position: int) -> Batch:
         return self.source.batch(indices, generator_for(self.seed, "data", position))
-
-    def _indices(self, position: int) -> list[int]:
-        count = len(self.source)
-        indices = []
-        for place in range(position, position + self.batch_size):
-            epoch, offset = divmod(place, count)
-            if epoch != self._epoch:
-                generator = generator_for(self.seed, "epoch", epoch)
-                self._order = torch.randperm(count, generator=generator).tolist()
-                self._epoch = epoch
-            indices.append(self._order[offset])
-        return indices

@@ -23,6 +23,15 @@ class BatchSource(Protocol):
         """Gather examples; random choices come from `generator`. Threads may call this."""
 
 
+def groups_of(source: BatchSource) -> Sequence[Sequence[int]] | None:
+    """Return the examples of a source sorted by what may share a batch; None where all may.
+
+    A source of which not all may names them in an attribute `groups`.
+    """
+    groups: Sequence[Sequence[int]] | None = getattr(source, "groups", None)
+    return groups
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
     """What a validation found: scalars by name and uint8 pictures (3, H, W) by name."""

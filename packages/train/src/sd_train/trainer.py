@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sd_train.best import judged, read_best, write_best
 from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
 from sd_train.interrupts import stop_on_signals
@@ -33,6 +34,7 @@ from sd_train.seeds import derive_seed, generator_for
 from sd_train.state import (
     TrainState,
     checkpoint_folder,
+    kept_best,
     latest_checkpoint,
     list_checkpoints,
     newest_whole_checkpoint,
@@ -70,22 +72,6 @@ def train(
         if not is_first():
             reporter = None
         return Trainer(task, config, run_folder, reporter or SilentReporter()).run(resume)
-
-
-def export(
-    task: Task,
-    config: TrainerConfig,
-    run_folder: Path,
-    folder: Path,
-    reporter: Reporter | None = None,
-) -> Path:
-    """Export the averaged weights of a run's latest whole checkpoint; return that checkpoint."""
-    state = TrainState.of(task, config)
-    reporter = reporter or SilentReporter()
-    checkpoint = newest_whole_checkpoint(run_folder, reporter.message)
-    state.load(checkpoint)
-    Trainer(task, config, run_folder, reporter, state).export(folder)
-    return checkpoint
 
 
 def check_run_folder(run_folder: Path, *, resume: bool) -> None:
@@ -157,7 +143,7 @@ class Trainer:
 
     def export(self, folder: Path) -> None:
         """Let the task write its model with averaged weights."""
-        with self._evaluating():
+        with self.evaluating():
             self.task.export(folder)
 
     def _begin(self, resume: bool) -> None:
@@ -166,11 +152,14 @@ class Trainer:
         wait()  # none looks into the folder when the first begins to write
         if is_first():
             remove_leftovers(self.run_folder)
+            if not resume:
+                write_best(self.run_folder, None)
         if resume:
             checkpoint = newest_whole_checkpoint(self.run_folder, self.reporter.message)
             self.state.load(checkpoint)
             self.saved = self.state.step
             self.reporter.message(f"going on from {checkpoint}")
+            self._recall_best()
         self.run_folder.mkdir(parents=True, exist_ok=True)
         for learners in self.state.everybody:
             start_alike(list(learners.modules.values()))
@@ -297,12 +286,15 @@ class Trainer:
                 status="stopped", step=step, checkpoint=checkpoint, signal=stopped_by
             )
         else:
-            model = self.run_folder / "model"
+            model, best = self.run_folder / "model", None
             if log is not None:
                 self._validate(log)
                 self.export(model)
+                best = kept_best(self.run_folder, self.state.best)
             wait()  # what the first has made is there when any of them ends
-            result = TrainResult(status="finished", step=step, checkpoint=checkpoint, model=model)
+            result = TrainResult(
+                status="finished", step=step, checkpoint=checkpoint, best=best, model=model
+            )
         self.reporter.finished(result)
         return result
 
@@ -312,20 +304,42 @@ class Trainer:
             return folder  # replacing it would leave none for an instant
         self.state.save(folder)
         self.saved = self.state.step
-        remove_old_checkpoints(self.run_folder, self.config.keep_last)
+        remove_old_checkpoints(self.run_folder, self.config.keep_last, self.state.best)
         return folder
 
+    def _recall_best(self) -> None:
+        """Know the best again as it was at this step: what came after it comes again."""
+        if not is_first():
+            return
+        told = read_best(self.run_folder)
+        if told is not None and told.step == self.state.step:
+            self.state.best = told  # the last validation of a run follows its last checkpoint
+        there = kept_best(self.run_folder, self.state.best)
+        write_best(self.run_folder, self.state.best if there else None)
+
+    def _judge(self, validation: Validation) -> None:
+        """Keep the checkpoint of this validation if it is the best; say it if it is worse."""
+        state, before = self.state, self.state.best
+        state.best, line = judged(before, validation.scalars, state.step, self.config)
+        if line:
+            self.reporter.message(line)
+        if state.best is not None and state.best.step == state.step and state.best != before:
+            self._save()  # its state says that it is the best, so whoever goes on from it knows
+            write_best(self.run_folder, state.best)
+            remove_old_checkpoints(self.run_folder, self.config.keep_last, state.best)
+
     def _validate(self, log: RunLog) -> Validation:
-        with self._evaluating():
+        with self.evaluating():
             validation = self.task.validate()
         step = self.state.step
         log.scalars(step, {f"validation/{k}": v for k, v in validation.scalars.items()})
         log.images(step, validation.images)
         self.reporter.message(f"step {step}: {format_scalars(validation.scalars)}")
+        self._judge(validation)
         return validation
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Put averaged weights into the modules, without gradients and dropout."""
         modules, precision = self.state.learners.modules.values(), self.config.precision
         for module in modules:

@@ -5,6 +5,7 @@ import typer
 from sdcli.commands import (
     convert,
     data,
+    evaluate,
     finetune,
     grid,
     img2img,
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command("train-text")(train.train_text)
     app.command("train-clip")(train.train_clip)
     app.command("export")(train.export)
+    app.command("eval")(evaluate.evaluate)
     app.command("textual-inversion")(finetune.textual_inversion)
     app.command("hypernetwork")(finetune.hypernetwork)
     app.command("dreambooth")(finetune.dreambooth)

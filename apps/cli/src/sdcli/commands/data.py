@@ -32,6 +32,10 @@ def check(
     size: Annotated[
         int, typer.Option(help="Pixels a side to train at [data.size].", min=8, max=16384)
     ] = 512,
+    bucket_step: Annotated[
+        int,
+        typer.Option(help="The buckets' sides are multiples of it; 0: 64, less below 512.", min=0),
+    ] = 0,
     max_pixels: Annotated[
         int | None, typer.Option(help="Larger pictures are dropped [data.max_pixels].")
     ] = None,
@@ -52,6 +56,7 @@ def check(
     settings = {
         "folder": str(folder),
         "size": size,
+        "bucket_step": bucket_step,
         "max_pixels": max_pixels,
         "alpha_is_mask": alpha_is_mask,
     }

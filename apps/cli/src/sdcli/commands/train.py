@@ -101,6 +101,14 @@ def train(
             help="Train the text encoder along, or keep it as it is [text.train].",
         ),
     ] = None,
+    buckets: Annotated[
+        bool | None,
+        typer.Option(
+            "--buckets/--squares",
+            help="Let pictures keep their shapes, a batch of one size, or cut squares "
+            "[data.buckets].",
+        ),
+    ] = None,
 ) -> None:
     """Train the UNet, with the text encoder frozen or trained along."""
     from sd_train import DenoiserTrainConfig
@@ -110,6 +118,7 @@ def train(
         "vae": vae,
         "arch": arch,
         "text.train": train_text_encoder,
+        "data.buckets": buckets,
         **common.values(),
     }
     _run(DenoiserTrainConfig, config, run, overrides, common)
@@ -157,12 +166,15 @@ def train_text(
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a run, going on or not.")],
     folder: Annotated[Path, typer.Argument(help="The folder to write, replaced if it exists.")],
+    best: Annotated[
+        bool, typer.Option("--best", help="The best checkpoint in place of the latest.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Write a run's latest checkpoint, its averaged weights, as a model."""
     from sd_train import LineReporter, export_run, load_run
 
-    checkpoint = export_run(load_run(run), run, folder, LineReporter(note))
+    checkpoint = export_run(load_run(run), run, folder, LineReporter(note), best=best)
     show(f"{folder}: {checkpoint}", {"model": folder, "checkpoint": checkpoint}, as_json=json)
 
 

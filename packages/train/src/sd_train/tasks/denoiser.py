@@ -14,9 +14,10 @@ from sd_train.latents import DenoiserSource
 from sd_train.precision import EXPORT_DTYPES
 from sd_train.task import Batch, Validation
 from sd_train.tasks.denoising import Denoising
+from sd_train.timestep_bands import by_band
 from sd_unet import Backbone
 
-_COLUMNS = 4
+_COLUMNS, _BANDS = 4, 4
 
 
 class DenoiserTask:
@@ -46,11 +47,19 @@ class DenoiserTask:
         return losses.mean(), {"mse": errors.detach().mean()}
 
     def validate(self) -> Validation:
-        """Measure the loss on held-out pictures at fixed noise and timesteps, and draw samples."""
+        """Measure the loss on held-out pictures at fixed noise and timesteps, and draw samples.
+
+        `loss_0_249` is that of the timesteps from 0 to 249, and so on.
+        """
         scalars: dict[str, float] = {}
         if self.source.folder.held_out:
-            chunk = self.config.trainer.batch_size
-            scalars["loss"] = self.denoising.held_out_loss(self.source.held_out(), chunk=chunk)
+            chunk, denoising = self.config.trainer.batch_size, self.denoising
+            timesteps, losses = denoising.held_out_losses(self.source.held_out(), chunk=chunk)
+            scalars["loss"] = float(losses.mean())
+            count = denoising.schedule.num_timesteps
+            bands = min(_BANDS, count)
+            for band in by_band(timesteps, losses, num_timesteps=count, num_bands=bands):
+                scalars[f"loss_{band.first}_{band.last}"] = band.loss
         return Validation(scalars=scalars, images=self._samples())
 
     def export(self, folder: Path) -> None:

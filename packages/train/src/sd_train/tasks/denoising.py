@@ -1,6 +1,6 @@
 """Learning to denoise, whatever it is that learns: losses, held-out losses, drawn samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -55,38 +55,70 @@ class Denoising:
 
         The batch is as `DenoiserSource` makes it, on the network's device.
         """
-        x0 = self._latents(batch, generator)
+        x0 = self._latents(batch, lambda shape: torch.randn(shape, generator=generator))
         count = self.schedule.num_timesteps
         timesteps = self.draw_timesteps(len(x0), count, generator).to(self.device)
         noise = self._noise(x0.shape, generator).to(self.device)
         errors, weights = self._errors(x0, noise, timesteps, self._told(batch), batch.get("mask"))
         return weights * errors, errors
 
-    @torch.no_grad()
-    def held_out_loss(self, batch: Batch, *, chunk: int, repeats: int = 1) -> float:
-        """Return the mean loss of N examples at noise that is the same every time.
+    def held_out_loss(self, batches: Sequence[Batch], *, chunk: int, repeats: int = 1) -> float:
+        """Return the mean of `held_out_losses`."""
+        return float(self.held_out_losses(batches, chunk=chunk, repeats=repeats)[1].mean())
 
-        Each is seen at `repeats` timesteps; all of these are spread evenly.
+    @torch.no_grad()
+    def held_out_losses(
+        self,
+        batches: Sequence[Batch],
+        *,
+        chunk: int,
+        repeats: int = 1,
+        seed: int = 0,
+        on_look: Callable[[int], None] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return timesteps and weighted losses (L,) of N examples at noise that is always the same.
+
+        The examples of a batch are of one size. Each is seen at `repeats` timesteps; all of these,
+        L = N * `repeats`, are spread evenly. The noise of a look is its own, whatever the `chunk`;
+        `on_look` gets how many are done.
         """
-        count = len(next(iter(batch.values())))
-        generator = generator_for(0, "validation", 0)
+        count = sum(len(next(iter(batch.values()))) for batch in batches)
         spread = torch.linspace(0, self.schedule.num_timesteps - 1, count * repeats).long()
-        losses = []
-        for looks in torch.split(torch.arange(count * repeats), chunk):
-            part = {name: values[looks % count].to(self.device) for name, values in batch.items()}
-            x0, timesteps = self._latents(part, generator), spread[looks].to(self.device)
-            noise = torch.randn(x0.shape, generator=generator).to(self.device)
-            mask = part.get("mask")
-            errors, weights = self._errors(x0, noise, timesteps, self._told(part), mask)
-            losses.append(weights * errors)
-        return float(torch.cat(losses).mean())
+        losses, seen, first = [], [], 0
+        for batch in batches:
+            size = len(next(iter(batch.values())))
+            looks = torch.arange(count * repeats)
+            looks = looks[(looks % count >= first) & (looks % count < first + size)]
+            for some in torch.split(looks, chunk):
+                places = some % count - first
+                part = {name: values[places].to(self.device) for name, values in batch.items()}
+                losses.append(self._losses_at(part, spread[some], _noises(seed, some.tolist())))
+                seen.append(spread[some])
+                if on_look is not None:
+                    on_look(sum(len(each) for each in seen))
+            first += size
+        return torch.cat(seen), torch.cat(losses)
+
+    def _losses_at(self, batch: Batch, timesteps: Tensor, noises: "_Noises") -> Tensor:
+        x0 = self._latents(batch, noises)
+        noise = noises(x0.shape).to(self.device)
+        told, mask = self._told(batch), batch.get("mask")
+        errors, weights = self._errors(x0, noise, timesteps.to(self.device), told, mask)
+        return (weights * errors).cpu()
 
     @torch.no_grad()
-    def samples(self, prompts: Sequence[str], settings: SampleSettings) -> Tensor:
-        """Draw a picture for each prompt, uint8 (B, 3, H, W), picture i from noise of seed i."""
+    def samples(
+        self, prompts: Sequence[str], settings: SampleSettings, *, first_seed: int = 0
+    ) -> Tensor:
+        """Draw a picture for each prompt, uint8 (B, 3, H, W).
+
+        Picture i is from the noise of seed `first_seed` + i.
+        """
         config, size = self.parts.unet.config, self.parts.unet.config.sample_size
         noise = NoiseSource(
-            range(len(prompts)), (config.in_channels, size, size), device=self.device
+            range(first_seed, first_seed + len(prompts)),
+            (config.in_channels, size, size),
+            device=self.device,
         )
         options = self.diffusion.plan_options()
         way = plan(
@@ -142,7 +174,7 @@ class Denoising:
             squares = squares * area_mean(mask, *x0.shape[-2:])
         return squares.flatten(1).mean(1), self.weight(sigma, self.prediction)
 
-    def _latents(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def _latents(self, batch: Batch, draw: "_Noises") -> Tensor:
         vae = self.parts.vae
         if "images" in batch:
             with torch.no_grad():
@@ -151,7 +183,7 @@ class Denoising:
         else:
             mean, std = batch["mean"].float(), batch["std"].float()
         if self.sample_posterior:
-            mean = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
+            mean = mean + std * draw(mean.shape).to(mean.device)
         return vae.scale(mean)
 
     def _told(self, batch: Batch) -> Conditions:
@@ -170,6 +202,19 @@ class Denoising:
             assert sizes is not None
             added = AddedConditions(pooled=text.pooled.to(self.dtype), sizes=sizes)
         return Conditions(hidden_states=text.hidden_states.to(self.dtype), added=added)
+
+
+_Noises = Callable[[torch.Size], Tensor]
+
+
+def _noises(seed: int, looks: Sequence[int]) -> _Noises:
+    """Draw white noise (B, ...) for looks at held-out examples, each from its own generator."""
+    generators = [generator_for(seed, "validation", look) for look in looks]
+
+    def draw(shape: torch.Size) -> Tensor:
+        return torch.stack([torch.randn(shape[1:], generator=each) for each in generators])
+
+    return draw
 
 
 def _zeroed_unless(text: Conditioning, told: Tensor) -> Conditioning:

@@ -68,7 +68,7 @@ class DreamBoothTask(FinetuneTask[DreamBoothConfig]):
         count, encoder = self.config.contact_sheet, self.parts.text_encoder
         folder = self.subject.folder
         own = range(min(count, len(folder)))
-        shown = rearrange(folder.pictures(own), "b c h w -> b h w c").numpy()
+        shown = rearrange(folder.squares(own), "b c h w -> b h w c").numpy()
         rows = [("learnt from", [Image.fromarray(each) for each in shown])]
         pipeline = self.base.pipeline()
         for prompt in (self.config.instance_prompt, self.config.class_prompt):

@@ -101,7 +101,7 @@ class FinetuneTask(ABC, Generic[ConfigT]):
         places = folder.held_out or sorted(set(folder.training))[:_LOOKS]
         repeats = max(1, _LOOKS // len(places))
         return self.denoising.held_out_loss(
-            self.subject.fixed(places), chunk=_CHUNK, repeats=repeats
+            self.subject.fixed_batches(places), chunk=_CHUNK, repeats=repeats
         )
 
 
