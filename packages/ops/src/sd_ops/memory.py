@@ -26,5 +26,6 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, _STEP))
-    done = [mallopt(name, value) for name, value in settings]  # all of them, whatever the first says
+    # A list, for none of them is to be left out because another was refused.
+    done = [mallopt(name, value) for name, value in settings]
     return all(done)
