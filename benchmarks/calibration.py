@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -63,7 +64,7 @@ def _measured(case: Case, seconds: float) -> Calibration:
         convolution = None
         for layout in (torch.contiguous_format, torch.channels_last):
             x, w = (tensor.contiguous(memory_format=layout) for tensor in (image, kernel))
-            found = rate(flop, lambda x=x, w=w: F.conv2d(x, w, padding=1))
+            found = rate(flop, partial(F.conv2d, x, w, padding=1))
             convolution = _best(convolution, found)
         source = torch.zeros(2**26, device=device)
         target = torch.empty_like(source)

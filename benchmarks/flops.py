@@ -34,7 +34,8 @@ def _of_step(case: Case) -> int:
     unet.set_attention_backend("sdpa")
     with FlopCounterMode(display=False) as counter:
         unet(latents, timesteps, states)
-    return counter.get_total_flops()
+    total: int = counter.get_total_flops()
+    return total
 
 
 @torch.no_grad()
@@ -46,7 +47,8 @@ def _of_decode(case: Case) -> int:
     vae.set_attention_backend("sdpa")
     with FlopCounterMode(display=False) as counter:
         vae.decode(z)
-    return counter.get_total_flops()
+    total: int = counter.get_total_flops()
+    return total
 
 
 def _vae(case: Case) -> VAEConfig:

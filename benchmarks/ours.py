@@ -9,18 +9,21 @@ from torch import Tensor, nn
 from benchmarks.arms import Run
 from benchmarks.case import GUIDANCE, NEGATIVE, PROMPT, Case
 from benchmarks.inputs import Inputs
+from sd_ops import keep_freed_memory
 from sd_pipeline import Pipeline, Txt2Img, load_pipeline
 
 
 def guided_step(pipeline: Pipeline, states: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """Return what one step asks of the network: latents (2 B, C, h, w), timesteps (2 B,) -> same.
 
-    The one joint with the fast paths. What a run does once for its prompts, whose states (2 B, T,
-    D) are given, stands before `step`; what it does at every step stands inside.
+    What a run does once for its prompts, whose states (2 B, T, D) are given, stands before `step`;
+    what it does at every step stands inside. Both prompts see the same latents, which are handed
+    over once.
     """
+    number = len(states) // 2
 
     def step(latents: Tensor, timesteps: Tensor) -> Tensor:
-        output: Tensor = pipeline.parts.unet(latents, timesteps, states)
+        output: Tensor = pipeline.parts.unet(latents[:number], timesteps[:number], states)
         return output
 
     return step
@@ -56,6 +59,8 @@ class Ours:
         from transformers import CLIPTextModel  # noqa: F401  (what the text encoder takes)
 
     def load(self, case: Case) -> Sequence[nn.Module]:
+        if case.device == "cpu":
+            keep_freed_memory()  # as sdcli does
         self._pipeline = load_pipeline(case.place, device=case.device, dtype=case.dtype)
         parts = self._pipeline.parts
         networks = {"unet": parts.unet, "vae": parts.vae, "text_encoder": parts.text_encoder}

@@ -1,6 +1,6 @@
 """What was found, as JSON and as tables for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -61,7 +61,7 @@ def run_report(
 def starts_report(starts: Starts) -> Report:
     """Return what was measured of beginning."""
     first = next(iter(starts.rounds.values()), None)
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for name, rounds in starts.rounds.items():
         assert first is not None
         arms[name] = {
@@ -123,7 +123,7 @@ def _calibration_words(report: Report) -> str:
 def _table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
     """Lay the arms out in rows; a column that no arm has is not there."""
     first = next(iter(arms), "the first")
-    columns = {
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "seconds, median": lambda arm: f"{arm['seconds']['median']:.4g}",
         "least to greatest": lambda arm: _range(arm["seconds"], ".4g"),
         f"x {first}": lambda arm: f"{arm['ratio_to_first']['median']:.3f}",

@@ -70,7 +70,7 @@ def test_a_large_convolution_goes_by_winograd(monkeypatch: pytest.MonkeyPatch) -
     with torch.inference_mode():
         found = layer(x)
     assert asked == [(2, 64, 32, 32)]
-    torch.testing.assert_close(found, wanted.detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, wanted.detach(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_weight_that_was_written_to_counts() -> None:
         layer.weight.mul_(2)  # as an adapter is fused
         found = layer(x)
         use_fast_paths(layer, False)
-        torch.testing.assert_close(found, layer(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found, layer(x), atol=1e-4, rtol=0)
 
 
 def test_a_weight_that_was_replaced_counts() -> None:
@@ -137,7 +137,7 @@ def test_a_weight_that_was_replaced_counts() -> None:
     with torch.inference_mode():
         found = layer(x)
         use_fast_paths(layer, False)
-        torch.testing.assert_close(found, layer(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found, layer(x), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

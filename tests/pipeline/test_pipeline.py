@@ -262,7 +262,7 @@ def calls_of(folder: Path, **settings: object) -> list[int]:
     """Return how many rows the UNet is asked for at each of its calls."""
     pipeline, rows = load_pipeline(folder, device="cpu"), []
     hook = pipeline.parts.unet.register_forward_pre_hook(
-        lambda _, inputs: rows.append(len(inputs[0]))
+        lambda _, inputs: rows.append(len(inputs[2]))
     )
     list(pipeline.txt2img(Txt2Img(prompt=PROMPT, num_steps=5, **settings)))
     hook.remove()

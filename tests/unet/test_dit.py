@@ -90,6 +90,15 @@ def test_any_size_keeps_its_size(dit: DiT, size: tuple[int, int]) -> None:
     assert out.shape == (1, 4, *size)
 
 
+def test_several_texts_of_one_picture_are_as_pictures_of_their_own(
+    dit: DiT, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    latents, timesteps, states = args
+    texts = torch.cat([states, -states])
+    whole = dit(latents.repeat(2, 1, 1, 1), timesteps.repeat(2), texts)
+    torch.testing.assert_close(dit(latents, timesteps, texts), whole, atol=1e-5, rtol=0)
+
+
 def test_attention_backends_agree_and_an_unknown_one_is_refused(
     dit: DiT, args: tuple[Tensor, Tensor, Tensor]
 ) -> None:

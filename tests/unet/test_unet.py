@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sd_ops import AttentionUnavailable
+from sd_ops import AttentionUnavailable, use_fast_paths
 from sd_unet import AddedConditions, UNet, UNetConfig, UNetInputError
 from tests.unet.families import POOLED_DIM, TINY
 
@@ -229,3 +229,59 @@ def test_every_family_runs_without_memory(name: str) -> None:
         latents = torch.empty(1, config.in_channels, 9, 7)
         out = UNet(config)(latents, torch.empty(1), hidden_states, added)
     assert out.shape == (1, config.out_channels, 9, 7)
+
+
+def test_several_texts_of_one_picture_are_as_pictures_of_their_own(
+    unet: UNet, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    latents, timesteps, states = args
+    texts = torch.cat([states, 2 * states, -states])
+    whole = unet(latents.repeat(3, 1, 1, 1), timesteps.repeat(3), texts)
+    torch.testing.assert_close(unet(latents, timesteps, texts), whole, atol=1e-5, rtol=0)
+
+
+def test_what_comes_before_the_first_text_is_computed_once(
+    unet: UNet, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    seen = []
+    block = unet.down_blocks[0].attentions[0].transformer_blocks[0]
+    for layer in (block.attn1, block.attn2):
+        layer.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    latents, timesteps, states = args
+    unet(latents, timesteps, torch.cat([states, states]))
+    assert seen == [2, 4]
+
+
+def test_several_texts_of_one_picture_in_sdxl() -> None:
+    unet = randomised(TINY["sdxl"])
+    latents, timesteps, states, added = sdxl_args()
+    twice = AddedConditions(*(torch.cat([value, 0.5 * value]) for value in added))
+    texts = torch.cat([states, -states])
+    whole = unet(latents.repeat(2, 1, 1, 1), timesteps.repeat(2), texts, added=twice)
+    found = unet(latents, timesteps, texts, added=twice)
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
+
+
+def test_texts_that_are_no_multiple_of_the_pictures_are_refused(
+    unet: UNet, args: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    latents, timesteps, states = args
+    with pytest.raises(UNetInputError, match="3 texts do not go with 2 latents"):
+        unet(latents, timesteps, torch.cat([states, states[:1]]))
+
+
+def test_fast_paths_give_the_same() -> None:
+    generator = torch.Generator().manual_seed(2)
+    config = replace(CONFIG, block_out_channels=(64, 128), sample_size=32)
+    fast = randomised(config)
+    args = (
+        torch.randn(2, 4, 32, 32, generator=generator),
+        torch.tensor([3, 700]),
+        torch.randn(2, 5, 24, generator=generator),
+    )
+    with torch.inference_mode():
+        wanted = fast(*args)
+        use_fast_paths(fast)
+        found = fast(*args)
+    assert not torch.equal(found, wanted)  # it was another way
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
