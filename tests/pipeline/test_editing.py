@@ -84,7 +84,7 @@ def test_a_step_asks_once_and_for_no_more_than_has_weight(
     pix2pix: Pipeline, changes: dict[str, Any], rows: list[int]
 ) -> None:
     told: list[int] = []
-    hook = pix2pix.parts.unet.register_forward_pre_hook(lambda _, given: told.append(len(given[0])))
+    hook = pix2pix.parts.unet.register_forward_pre_hook(lambda _, given: told.append(len(given[2])))
     edited(pix2pix, **changes)
     hook.remove()
     assert told == rows

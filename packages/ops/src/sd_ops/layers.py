@@ -3,7 +3,7 @@
 `use_fast_paths` says that they may. Everything here gives the numbers of torch's own layers to
 rounding, and leaves state dicts, hooks and gradients as they are.
 
-The limits below are measured (`python -m benchmarks layers`), on two AVX-512 cores of an EPYC:
+The limits below are measured (`python benchmarks/layers.py`), on two AVX-512 cores of an EPYC:
 GFLOP/s of SD 1.5's shapes at 512 x 512, two samples.
 
 - float32, of 235 at most: `F.linear` 110 to 165, the same as a 1x1 convolution 185 to 210. 3x3

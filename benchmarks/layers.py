@@ -1,0 +1,147 @@
+"""Time each path of a layer at SD 1.5's shapes, and so find what `sd_ops` should take where.
+
+    uv run python benchmarks/layers.py                 # float32, two samples at 512 x 512
+    uv run python benchmarks/layers.py --dtype bf16
+    uv run python benchmarks/layers.py --kept          # with what `keep_freed_memory` does
+
+Each is run alone, in turns over all paths of a shape, and the median told in GFLOP/s of the sums as
+they stand: Winograd's may be above what the machine can do. Kernels that `Conv2d` would keep are
+transformed beforehand, others at each call, as there.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from sd_ops import attention, keep_freed_memory
+from sd_ops.attention import _by_rows
+from sd_ops.winograd import conv_winograd, winograd_weight
+
+# Tokens of both samples, channels in and out.
+LINEARS = (
+    (8192, 320, 320),
+    (8192, 320, 2560),
+    (8192, 1280, 320),
+    (2048, 640, 640),
+    (2048, 640, 5120),
+    (2048, 2560, 640),
+    (512, 1280, 1280),
+    (512, 1280, 10240),
+    (512, 5120, 1280),
+)
+# Channels in and out, pixels of a side.
+CONVOLUTIONS = (
+    (320, 320, 64),
+    (960, 320, 64),
+    (640, 640, 32),
+    (1280, 1280, 32),
+    (1280, 1280, 16),
+    (1280, 1280, 8),
+)
+# Queries, keys, width of one of eight heads.
+ATTENTIONS = ((4096, 4096, 40), (1024, 1024, 80), (256, 256, 160), (4096, 77, 40), (1024, 77, 80))
+BATCH, HEADS, TRANSFORMED = 2, 8, 256
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Paths = dict[str, Callable[[], Tensor]]
+
+
+def linear_paths(tokens: int, num_in: int, num_out: int, dtype: torch.dtype) -> Paths:
+    x, weight, bias = (
+        torch.randn(shape).to(dtype)
+        for shape in ((BATCH, tokens // BATCH, num_in), (num_out, num_in), (num_out,))
+    )
+    picture = x.reshape(1, 1, tokens, num_in).permute(0, 3, 1, 2)
+    return {
+        "linear": lambda: F.linear(x, weight, bias),
+        "1x1 convolution": lambda: F.conv2d(picture, weight[:, :, None, None], bias),
+    }
+
+
+def convolution_paths(num_in: int, num_out: int, side: int, dtype: torch.dtype) -> Paths:
+    x, weight = torch.randn(BATCH, num_in, side, side), torch.randn(num_out, num_in, 3, 3)
+    x, weight, bias = x.to(dtype), weight.to(dtype), torch.randn(num_out).to(dtype)
+    last = x.contiguous(memory_format=torch.channels_last)
+    paths: Paths = {
+        "convolution": lambda: F.conv2d(x, weight, bias, padding=1),
+        "channels_last": lambda: F.conv2d(last, weight, bias, padding=1),
+    }
+    if dtype == torch.float32:
+        kept = winograd_weight(weight)
+        forgets = BATCH * (side // 4) ** 2 >= TRANSFORMED
+
+        def winograd() -> Tensor:
+            kernel = winograd_weight(weight) if forgets else kept
+            return conv_winograd(last, kernel, bias, 1)
+
+        paths["Winograd"] = winograd
+    return paths
+
+
+def attention_paths(queries: int, keys: int, width: int, dtype: torch.dtype) -> Paths:
+    q, k, v = (
+        torch.randn(BATCH, number, HEADS, width).to(dtype).transpose(1, 2)
+        for number in (queries, keys, keys)
+    )
+    return {
+        "sdpa": lambda: attention(q, k, v, backend="sdpa"),
+        "by rows": lambda: _by_rows(q, k, v),
+        "chunked": lambda: attention(q, k, v, backend="chunked"),
+    }
+
+
+def seconds(paths: Paths, rounds: int) -> dict[str, float]:
+    """Return the median of each path, all taking turns."""
+    found: dict[str, list[float]] = {name: [] for name in paths}
+    for number in range(rounds + 1):
+        for name, path in paths.items():
+            started = time.perf_counter()
+            path()
+            if number:  # the first is to warm up
+                found[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--kept", action="store_true", help="keep freed memory, as sdcli does")
+    arguments = parser.parse_args()
+    if arguments.kept:
+        print("keeps freed memory:", keep_freed_memory())
+    dtype = DTYPES[arguments.dtype]
+    for title, shapes, make, flop in (
+        ("linear", LINEARS, linear_paths, lambda n, i, o: 2 * n * i * o),
+        (
+            "3x3 convolution",
+            CONVOLUTIONS,
+            convolution_paths,
+            lambda i, o, s: 2 * 9 * BATCH * i * o * s * s,
+        ),
+        (
+            "attention",
+            ATTENTIONS,
+            attention_paths,
+            lambda q, k, d: 4 * BATCH * HEADS * q * k * d,
+        ),
+    ):
+        table: Table | None = None
+        for shape in shapes:
+            found = seconds(make(*shape, dtype), arguments.rounds)
+            if table is None:
+                table = Table(f"{title}, {arguments.dtype}, GFLOP/s", *found)
+            rates = (f"{flop(*shape) / one / 1e9:.0f}" for one in found.values())
+            table.add_row(" x ".join(map(str, shape)), *rates)
+        Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
