@@ -2,7 +2,7 @@
 
     uv run python benchmarks/layers.py                 # float32, two samples at 512 x 512
     uv run python benchmarks/layers.py --dtype bf16
-    uv run python benchmarks/layers.py --kept          # with what `keep_freed_memory` does
+    uv run python benchmarks/layers.py --kept          # with what `freed_memory_kept` does
 
 Each is run alone, in turns over all paths of a shape, and the median told in GFLOP/s of the sums as
 they stand: Winograd's may be above what the machine can do. Kernels that `Conv2d` would keep are
@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from sd_ops import attention, keep_freed_memory
+from sd_ops import attention, freed_memory_kept
 from sd_ops.attention import _by_rows
 from sd_ops.winograd import conv_winograd, winograd_weight
 
@@ -113,11 +114,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--kept", action="store_true", help="keep freed memory, as sdcli does")
+    parser.add_argument(
+        "--kept", action="store_true", help="keep freed memory, as a run of steps does"
+    )
     arguments = parser.parse_args()
-    if arguments.kept:
-        print("keeps freed memory:", keep_freed_memory())
-    dtype = DTYPES[arguments.dtype]
+    with freed_memory_kept() if arguments.kept else nullcontext():
+        tell(DTYPES[arguments.dtype], arguments)
+
+
+def tell(dtype: torch.dtype, arguments: argparse.Namespace) -> None:
     for title, shapes, make, flop in (
         ("linear", LINEARS, linear_paths, lambda n, i, o: 2 * n * i * o),
         (

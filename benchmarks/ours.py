@@ -1,6 +1,7 @@
 """Our arm: a model that `sd_pipeline` loads, asked as `sd_pipeline.denoising` asks it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.arms import Run
 from benchmarks.case import GUIDANCE, NEGATIVE, PROMPT, Case
 from benchmarks.inputs import Inputs
-from sd_ops import keep_freed_memory
+from sd_ops import freed_memory_kept
 from sd_pipeline import Pipeline, Txt2Img, load_pipeline
 
 
@@ -59,8 +60,6 @@ class Ours:
         from transformers import CLIPTextModel  # noqa: F401  (what the text encoder takes)
 
     def load(self, case: Case) -> Sequence[nn.Module]:
-        if case.device == "cpu":
-            keep_freed_memory()  # as sdcli does
         self._pipeline = load_pipeline(case.place, device=case.device, dtype=case.dtype)
         parts = self._pipeline.parts
         networks = {"unet": parts.unet, "vae": parts.vae, "text_encoder": parts.text_encoder}
@@ -73,6 +72,9 @@ class Ours:
     def prepare(self, case: Case, inputs: Inputs) -> Run:
         if case.target == "step":
             step, latents = guided_step(self._pipeline, inputs.states), inputs.pair
+            if case.device == "cpu":
+                self._run = ExitStack()  # of many steps, which has no end here
+                self._run.enter_context(freed_memory_kept())
             return lambda: step(latents, inputs.timesteps)
         if case.target == "decode":
             return lambda: decode(self._pipeline, inputs.latents)

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 PANELS = {
     "cat.png": 'txt2img "a cat on a mat" --seed 7 --out cat.png',
     "car.png": 'txt2img "a red car on a road" --seed 3 --out car.png',
-    "blue.png": 'img2img car.png "a blue car on a road" --strength 0.6 --seed 3 --out blue.png',
+    "blue.png": 'img2img car.png "a blue car on a road" --strength 0.8 --seed 3 --out blue.png',
     "ball.png": 'inpaint cat.png "a cat next to a red ball" --mask mask.png --seed 5 '
     "--out ball.png",
     "wide.png": 'outpaint car.png "a red car on a road" --left 48 --right 48 --seed 1 '

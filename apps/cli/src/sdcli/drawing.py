@@ -93,7 +93,6 @@ def check_place(path: Path, option: str) -> None:
 
 def open_pipeline(chosen: Chosen) -> "Pipeline":
     """Open the model to draw with; its records tell which it was."""
-    from sd_ops import keep_freed_memory
     from sd_pipeline import check_tiling, load_pipeline, read_defaults
 
     tiling = check_tiling(chosen.tiling)
@@ -107,8 +106,6 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
         batch_invariant=chosen.batch_invariant,
         defaults=read_defaults(path),
     )
-    if pipeline.device.type == "cpu":
-        keep_freed_memory()
     origin = {
         "model_hash": known_hash(path, chosen.variant),
         "variant": chosen.variant,

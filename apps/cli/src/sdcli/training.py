@@ -70,11 +70,10 @@ def rehearsed(settings: "RunConfig", folder: Path, *, as_json: bool) -> None:
 
 def trained(settings: "RunConfig", folder: Path, *, resume: bool) -> "TrainResult":
     """Train in a run's folder, showing how far it is; Ctrl-C ends it after the step."""
-    from sd_ops import keep_freed_memory
+    from sd_ops import freed_memory_kept
     from sd_train import run
 
-    keep_freed_memory()
-    with reporter() as report:
+    with reporter() as report, freed_memory_kept():
         return run(settings, folder, report, resume=resume)
 
 

@@ -2,7 +2,7 @@
 
 from sd_ops.attention import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
 from sd_ops.layers import Conv2d, Linear, use_fast_paths
-from sd_ops.memory import keep_freed_memory
+from sd_ops.memory import freed_memory_kept
 
 __all__ = [
     "ATTENTION_BACKENDS",
@@ -10,7 +10,7 @@ __all__ = [
     "Conv2d",
     "Linear",
     "attention",
-    "keep_freed_memory",
+    "freed_memory_kept",
     "resolve_backend",
     "use_fast_paths",
 ]

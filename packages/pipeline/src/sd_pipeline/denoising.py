@@ -1,11 +1,13 @@
 """The run from noise to latents: what the UNet is asked at each step, and how it is guided."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sd_ops import freed_memory_kept
 from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
 from sd_pipeline.conditions import Conditions, Script, script
 from sd_pipeline.parts import Parts
@@ -93,7 +95,9 @@ class Denoising:
             pairs = zip(groups, denoisers, strict=True)
             return torch.cat([ask(x[group], sigma[group]) for group, ask in pairs])
 
-        return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
+        on_cpu = self.device.type == "cpu"
+        with freed_memory_kept() if on_cpu else nullcontext():  # every step wants the same
+            return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
 
     def _noise(self, record: Record, seeds: Sequence[int]) -> NoiseSource:
         factor = self.parts.vae.config.downsampling
