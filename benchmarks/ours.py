@@ -72,10 +72,14 @@ class Ours:
     def prepare(self, case: Case, inputs: Inputs) -> Run:
         if case.target == "step":
             step, latents = guided_step(self._pipeline, inputs.states), inputs.pair
+            kept = ExitStack()  # of a run of many steps, which ends with the process
             if case.device == "cpu":
-                self._run = ExitStack()  # of many steps, which has no end here
-                self._run.enter_context(freed_memory_kept())
-            return lambda: step(latents, inputs.timesteps)
+                kept.enter_context(freed_memory_kept())
+
+            def run(_kept: ExitStack = kept) -> Tensor:
+                return step(latents, inputs.timesteps)
+
+            return run
         if case.target == "decode":
             return lambda: decode(self._pipeline, inputs.latents)
         return lambda: draw(self._pipeline, case)
