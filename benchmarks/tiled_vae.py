@@ -29,6 +29,7 @@ _PROGRAM = """
 import json, sys, time
 from pathlib import Path
 import torch
+from sd_ops import use_fast_paths
 from sd_vae import AutoencoderKL, MemoryBudget, decode_in_bands, sd15
 way, size, memory, folder, result = sys.argv[1], *map(int, sys.argv[2:4]), *sys.argv[4:6]
 def resident(name):
@@ -37,6 +38,7 @@ def resident(name):
             return int(line.split()[1]) * 1024
 torch.manual_seed(0)
 vae = AutoencoderKL(sd15()).eval().requires_grad_(False)
+use_fast_paths(vae)  # as the pipeline does
 z = torch.randn(1, 4, size // 8, size // 8, generator=torch.Generator().manual_seed(1))
 budget = MemoryBudget(memory=memory, folder=Path(folder))
 # Not so little that the plain way is taken, and not so much that it leaves memory behind.
