@@ -196,8 +196,19 @@ def _pair(rng: Random) -> Scene:
         left_sprites, right_sprites = ([Sprite(first, colour)] for colour in colours)
     relation = rng.choices((NEXT, AND, LEFT, RIGHT), (45, 33, 11, 11))[0]
     items = layout.abreast(left_sprites + right_sprites, rng)
-    groups = (left, right) if relation != RIGHT else (right, left)
-    return _stage(rng, groups, items, _where(rng, (first, second)), relation=relation)
+    scene = _stage(rng, (left, right), items, _where(rng, (first, second)), relation=relation)
+    return scene if relation in (NEXT, AND) else say_side(scene, relation)
+
+
+def say_side(scene: Scene, relation: str) -> Scene:
+    """Have a scene of two groups abreast say which is ``relation``, LEFT or RIGHT, of the other."""
+    first, second = scene.groups
+    # Staggered things of one kind stand in either order.
+    across = [item.x for item in scene.items]
+    first_is_left = across[0] < across[-1]
+    if first_is_left != (relation == LEFT):
+        first, second = second, first
+    return replace(scene, groups=(first, second), relation=relation)
 
 
 def _carried(rng: Random) -> Scene:

@@ -14,34 +14,44 @@ from typing import overload
 from PIL import Image
 
 from sd_scenes.captions import caption
-from sd_scenes.composition import compose
+from sd_scenes.composition import compose, say_side
 from sd_scenes.errors import SceneError
 from sd_scenes.painter import paint_scene
+from sd_scenes.relations import AND, LEFT, NEXT, RIGHT
 from sd_scenes.scene import Scene
 from sd_scenes.views import make_view
 
 METADATA = "metadata.jsonl"
 _RECIPE = "scenes.json"
-_UNSAID = ("two_coloured", "subject")
+_UNSAID = ("two_coloured", "sided", "subject")
 _PER_FOLDER = 1000
 
 Picture = tuple[Image.Image, str]
 
 
-def make_scene(seed: int, index: int, *, two_coloured: float = 0.0) -> tuple[Scene, str]:
+def make_scene(
+    seed: int, index: int, *, two_coloured: float = 0.0, sided: float = 0.0
+) -> tuple[Scene, str]:
     """Make up scene ``index`` of the set ``seed``, with its caption.
 
     With the chance ``two_coloured`` (0 to 1) a scene is made up again until it holds two groups of
     different named colours. They are one scene in six otherwise, and from them alone a model learns
-    which colour belongs to which thing: for all others a bag of words would do.
+    which colour belongs to which thing: for all others a bag of words would do. With the chance
+    ``sided`` (0 to 1) a scene of two things side by side says which is left, where it would have
+    said "and" or "next to"; the picture stays the same.
     """
-    if not 0 <= two_coloured <= 1:
-        raise SceneError(f"a share of {two_coloured} two-coloured scenes is none; choose 0 to 1")
+    for name, share in (("two-coloured", two_coloured), ("sided", sided)):
+        if not 0 <= share <= 1:
+            raise SceneError(f"a share of {share} {name} scenes is none; choose 0 to 1")
     rng = Random(f"scene/{seed}/{index}")
     scene = compose(rng)
     if rng.random() < two_coloured:
         while not _two_coloured(scene):
             scene = compose(rng)
+    if sided and scene.relation in (NEXT, AND):
+        sides = Random(f"sides/{seed}/{index}")
+        if sides.random() < sided:
+            scene = say_side(scene, sides.choice((LEFT, RIGHT)))
     return scene, caption(scene, Random(f"caption/{seed}/{index}"))
 
 
@@ -50,15 +60,17 @@ def _two_coloured(scene: Scene) -> bool:
     return len(colours) == 2 and None not in colours and colours[0] != colours[1]
 
 
-def draw_scene(seed: int, index: int, size: int = 128, *, two_coloured: float = 0.0) -> Picture:
+def draw_scene(
+    seed: int, index: int, size: int = 128, *, two_coloured: float = 0.0, sided: float = 0.0
+) -> Picture:
     """Draw scene ``index`` of the set ``seed`` as (RGB picture of ``size`` pixels, caption).
 
     The same arguments give the same pixels and words in every process. Raises
     :class:`SceneError` for a ``size`` outside [16, 2048], a negative ``index``, or a share
-    ``two_coloured`` (see `make_scene`) outside [0, 1].
+    ``two_coloured`` or ``sided`` (see `make_scene`) outside [0, 1].
     """
     _check(index, size)
-    scene, text = make_scene(seed, index, two_coloured=two_coloured)
+    scene, text = make_scene(seed, index, two_coloured=two_coloured, sided=sided)
     return paint_scene(scene, size), text
 
 
@@ -110,16 +122,18 @@ class _Recipe:
     seed: int
     size: int
     two_coloured: float
+    sided: float
     subject: str | None
 
     def scene(self, index: int) -> tuple[Scene, str]:
         if self.subject is None:
-            return make_scene(self.seed, index, two_coloured=self.two_coloured)
-        if self.two_coloured:
-            raise SceneError(
-                f"a view of {self.subject} shows it alone: it takes no share of"
-                f" {self.two_coloured} two-coloured scenes; leave one of them out"
-            )
+            return make_scene(self.seed, index, two_coloured=self.two_coloured, sided=self.sided)
+        for name, share in (("two-coloured", self.two_coloured), ("sided", self.sided)):
+            if share:
+                raise SceneError(
+                    f"a view of {self.subject} shows it alone: it takes no share of"
+                    f" {share} {name} scenes; leave one of them out"
+                )
         return make_view(self.subject, index, seed=self.seed)
 
     def draw(self, index: int) -> Picture:
@@ -139,6 +153,7 @@ def write_folder(
     seed: int = 0,
     size: int = 128,
     two_coloured: float = 0.0,
+    sided: float = 0.0,
     subject: str | None = None,
     workers: int | None = None,
     on_item: Callable[[int], None] | None = None,
@@ -146,15 +161,15 @@ def write_folder(
     """Write ``count`` scenes as PNG files with a ``metadata.jsonl`` of "file_name" and "text".
 
     Every file appears whole or not at all, the metadata last; a folder of the same ``seed``,
-    ``size``, share ``two_coloured`` (see `make_scene`) and ``subject`` (see `draw_subject`; None
-    draws scenes) is continued. ``on_item`` is called with the number of pictures ready so far.
+    ``size``, shares ``two_coloured`` and ``sided`` (see `make_scene`) and ``subject`` (see
+    `draw_subject`; None draws scenes) is continued. ``on_item`` is called with the number of pictures ready so far.
     ``workers`` processes draw; None is one a core, or this one alone for a few pictures. Raises
     :class:`SceneError` when the folder holds something else or cannot be written, and for a share
     or a subject that there is not.
     """
     if count < 1:
         raise SceneError(f"a folder of {count} scenes is none; ask for 1 or more")
-    folder, recipe = Path(path), _Recipe(seed, size, two_coloured, subject)
+    folder, recipe = Path(path), _Recipe(seed, size, two_coloured, sided, subject)
     recipe.scene(0)
     try:
         _claim(folder, recipe)

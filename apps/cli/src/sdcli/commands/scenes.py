@@ -18,6 +18,9 @@ def scenes(
     two_coloured: Annotated[
         float, typer.Option(help="Share of pictures made to hold two things of two named colours.")
     ] = 0.0,
+    sided: Annotated[
+        float, typer.Option(help="Share of pictures of two side by side that say which is left.")
+    ] = 0.0,
     subject: Annotated[
         str | None,
         typer.Option(help="Views of one particular dog or cat instead: rex or momo."),
@@ -40,6 +43,7 @@ def scenes(
             seed=seed,
             size=size,
             two_coloured=two_coloured,
+            sided=sided,
             subject=subject,
             workers=workers,
             on_item=lambda done: bars.update(bar, completed=done),
@@ -52,6 +56,7 @@ def scenes(
             "seed": seed,
             "size": size,
             "two_coloured": two_coloured,
+            "sided": sided,
             "subject": subject,
         },
         as_json=json,
