@@ -1,18 +1,21 @@
 """Count how often a model of the scenes draws what it is told, as a network of its own reads it.
 
     python benchmarks/scene_reader.py --data data/scenes-pairs --out runs/scene-reader.safetensors
-    python benchmarks/prompt_following.py --reader runs/scene-reader.safetensors --count 1000
+    python benchmarks/prompt_following.py --reader runs/scene-reader.safetensors --count 1000 \\
+        --unseen data/scenes data/scenes-pairs
 
-Prompts are `sd_scenes.eval_prompts`, which no training set has seen, one picture each. In each
-respect a picture is right or wrong: its things (all that are named), their counts, the colours that
-are named, the place with its colour if that is named, the background, and which of two is left
-where it is said. The first line is the reader's own ceiling: how much of it it reads out of true
-scenes, encoded and decoded by the model's autoencoder.
+Prompts are `sd_scenes.eval_prompts`, from no training set's random numbers, one picture each; those
+whose things, counts, colours, place and background stand together in a picture of the folders
+`--unseen` are passed over. In each respect a picture is right or wrong: its things (all that are
+named), their counts, the colours that are named, the place with its colour if that is named, the
+background, and which of two is left where it is said. The first line is the reader's own ceiling:
+how much of it it reads out of true scenes, encoded and decoded by the model's autoencoder.
 """
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,11 +35,23 @@ from scene_reader import (
 )
 
 from sd_checkpoint import Checkpoint
-from sd_pipeline import Pipeline, Txt2Img, load_pipeline, to_images, to_pixels
-from sd_scenes import EvalPrompt, Group, eval_prompts, make_scene, model_folder, paint_scene
+from sd_pipeline import Pipeline, load_pipeline, to_images, to_pixels
+from sd_scenes import (
+    EvalPrompt,
+    Group,
+    Scene,
+    eval_prompts,
+    make_scene,
+    model_folder,
+    paint_scene,
+)
 from sd_scenes.relations import LEFT, RIGHT
+from sd_train import SampleSettings
+from sd_train.config import WeightingSettings
+from sd_train.tasks.denoising import Denoising
 
 Verdict = dict[str, bool]
+Combination = tuple[object, ...]
 
 
 def judge(said: Reading, prompt: EvalPrompt) -> Verdict:
@@ -87,6 +102,37 @@ def prompt_of(index: int) -> tuple[EvalPrompt, Image.Image]:
     return asked, paint_scene(scene, 128)
 
 
+def combination(asked: EvalPrompt | Scene) -> Combination:
+    """Return what stands together in a picture, in whichever order it is told."""
+    groups = sorted((group.thing, group.count, group.colour or "") for group in asked.groups)
+    return *groups, asked.place, asked.place_colour, asked.background
+
+
+def learnt(folder: Path) -> Iterator[Combination]:
+    """Yield the combinations of a folder of scenes, each also as captions that leave things out."""
+    recipe = json.loads((folder / "scenes.json").read_text())
+    share = recipe.get("two_coloured", 0.0)
+    for index in range(sum(1 for _ in (folder / "metadata.jsonl").open())):
+        scene = make_scene(recipe["seed"], index, two_coloured=share)[0]
+        for place in {scene.place, None}:
+            for colour in {scene.place_colour, None}:
+                for background in {scene.background, None}:
+                    known = replace(scene, place=place, place_colour=colour, background=background)
+                    yield combination(known)
+
+
+def unseen_prompts(seed: int, count: int, folders: Sequence[Path]) -> list[EvalPrompt]:
+    """Return `count` prompts for which no picture of the folders would have been right."""
+    known = {one for folder in folders for one in learnt(folder)}
+    number = count
+    while True:
+        prompts = eval_prompts(seed, number)
+        unseen = [prompt for prompt in prompts if combination(prompt) not in known]
+        if len(unseen) >= count:
+            return unseen[:count]
+        number += count
+
+
 @torch.inference_mode()
 def read(reader: SceneReader, pictures: Sequence[Image.Image]) -> list[Reading]:
     """Read pictures, each as a batch of one."""
@@ -120,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reader", type=Path, required=True, help="what scene_reader.py wrote")
     parser.add_argument("--model", type=Path, help="a model's folder; the embedded one otherwise")
     parser.add_argument("--count", type=int, default=1000, help="prompts")
+    parser.add_argument("--unseen", type=Path, nargs="*", default=[], help="what it learned from")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures drawn at a time")
     parser.add_argument("--seed", type=int, default=77, help="of the prompts and the first picture")
     parser.add_argument("--steps", type=int, help="the model's own otherwise")
     parser.add_argument("--guidance", type=float, help="the model's own otherwise")
@@ -132,22 +180,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures = [through_the_autoencoder(pipeline, picture) for _, picture in true]
     readings = zip(read(reader, pictures), true, strict=True)
     print("ceiling", json.dumps(table(judge(said, asked) for said, (asked, _) in readings)))
+    settings = SampleSettings(
+        steps=options.steps or pipeline.defaults.num_steps,
+        guidance_scale=options.guidance or pipeline.defaults.guidance_scale,
+    )
+    draw = Denoising(pipeline.parts, WeightingSettings())
     verdicts, wrong = [], []
-    for number, prompt in enumerate(eval_prompts(options.seed, options.count)):
-        request = Txt2Img(
-            prompt=prompt.text,
-            seed=options.seed + number,
-            num_steps=options.steps,
-            guidance_scale=options.guidance,
-        )
-        picture = next(iter(pipeline.txt2img(request)))
-        verdict = judge(read(reader, [picture.image])[0], prompt)
-        verdicts.append(verdict)
-        if not all(verdict.values()):
-            failed = [name for name, good in verdict.items() if not good]
-            wrong.append({"prompt": prompt.text, "seed": request.seed, "wrong": failed})
-        if (number + 1) % 100 == 0:
-            print(number + 1, json.dumps(table(verdicts)))
+    prompts = unseen_prompts(options.seed, options.count, options.unseen)
+    for first in range(0, len(prompts), options.batch_size):
+        asked_now = prompts[first : first + options.batch_size]
+        seed = options.seed + first
+        drawn = draw.samples([prompt.text for prompt in asked_now], settings, first_seed=seed)
+        images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in drawn]
+        for number, (said, prompt) in enumerate(zip(read(reader, images), asked_now, strict=True)):
+            verdict = judge(said, prompt)
+            verdicts.append(verdict)
+            if not all(verdict.values()):
+                failed = [name for name, good in verdict.items() if not good]
+                wrong.append({"prompt": prompt.text, "seed": seed + number, "wrong": failed})
+        print(len(verdicts), json.dumps(table(verdicts)), flush=True)
     if options.failures is not None:
         options.failures.write_text("".join(json.dumps(one) + "\n" for one in wrong))
     print("model", json.dumps(table(verdicts)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sd_scenes import EvalPrompt, Group, make_scene, write_folder
+from sd_scenes import EvalPrompt, Group, Scene, eval_prompts, make_scene, write_folder
 from sd_scenes.relations import LEFT, RIGHT
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -106,3 +106,24 @@ def test_a_reader_learns_and_the_model_is_measured_by_it(
     out = capsys.readouterr().out
     assert '"all": ' in out.splitlines()[-1]
     assert len(wrong.read_text().splitlines()) == 2
+
+
+def test_prompts_that_a_folder_answers_are_passed_over(tmp_path: Path) -> None:
+    prompts = eval_prompts(3, 40)
+    folder = write_folder(tmp_path / "data", count=300, seed=3, size=16, workers=1)
+    unseen = prompt_following.unseen_prompts(3, 40, [folder])
+    shown = [make_scene(3, index)[0] for index in range(300)]
+    assert len(unseen) == 40
+    assert 0 < len({prompt.text for prompt in prompts} - {prompt.text for prompt in unseen}) < 30
+    for prompt in unseen:
+        assert not any(answers(scene, prompt) for scene in shown)
+
+
+def answers(scene: Scene, prompt: EvalPrompt) -> bool:
+    """Tell whether a picture shows all that a prompt asks for."""
+    asked = {(group.thing, group.count, group.colour) for group in prompt.groups}
+    there = {(group.thing, group.count, group.colour) for group in scene.groups}
+    of_place = ("place", "place_colour", "background")
+    return asked == there and all(
+        getattr(prompt, name) in (None, getattr(scene, name)) for name in of_place
+    )

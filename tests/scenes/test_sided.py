@@ -59,6 +59,6 @@ def test_a_folder_remembers_its_share(tmp_path):
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_share_that_is_none_is_refused_in_one_line(tmp_path, share):
-    with pytest.raises(SceneError, match="sided.*choose 0 to 1"):
+    with pytest.raises(SceneError, match=r"sided.*choose 0 to 1"):
         write_folder(tmp_path / "set", 1, sided=share)
     assert not (tmp_path / "set").exists()
