@@ -38,3 +38,15 @@ def test_help_reaches_neither_torch_nor_the_packages_behind_it() -> None:
     code = "from sdcli.main import run\nassert run(['txt2img', '--help']) == 0"
     loaded = {name.split(".")[0] for name in modules_after(code)}
     assert not loaded & {"torch", "numpy", "PIL", "transformers", "open_clip", *PACKAGES}
+
+
+def test_drawing_with_the_embedded_model_needs_neither_transformers_nor_open_clip() -> None:
+    code = (
+        "from sd_pipeline import Txt2Img, load_pipeline\n"
+        "from sd_scenes import model_folder\n"
+        "pipeline = load_pipeline(model_folder(), device='cpu', dtype='fp32')\n"
+        "assert list(pipeline.txt2img(Txt2Img(prompt='a cat', num_steps=1)))"
+    )
+    loaded = {name.split(".")[0] for name in modules_after(code)}
+    assert "sd_textenc" in loaded
+    assert not loaded & {"transformers", "open_clip", "torchvision", "diffusers", "scipy"}

@@ -21,6 +21,7 @@ from sd_textenc import (
     ldm_config,
     ldm_tensors,
 )
+from sd_textenc.clip import Library
 from tests.textenc.prompts import thousand_prompts
 from tests.textenc.towers import clip_config, open_clip_config, shaken, tower
 
@@ -94,15 +95,16 @@ def test_sdxl_states_and_pooled_equal_transformers_for_a_thousand_prompts(
         assert difference(conditioning.pooled, expected.text_embeds) < 1e-5
 
 
+@pytest.mark.parametrize("library", ["own", "transformers"])
 @pytest.mark.parametrize("hidden_act", ["gelu", "quick_gelu"])
 @pytest.mark.parametrize("clip_skip", [0, 2])
 @torch.no_grad()
 def test_either_library_gives_equal_numbers_for_one_folder(
-    tokenizer: Tokenizer, clip_skip: int, hidden_act: str
+    tokenizer: Tokenizer, clip_skip: int, hidden_act: str, library: Library
 ) -> None:
     config = replace(open_clip_config(tokenizer, 24), hidden_act=hidden_act, layer_norm_eps=1e-3)
     ours = tower(config, tokenizer, clip_skip)
-    other = CLIPTextEncoder(config, tokenizer, clip_skip).eval()
+    other = CLIPTextEncoder(config, tokenizer, clip_skip, library=library).eval()
     load_into(other.model, other.model_state_dict(ours.file_state_dict()), what="test")
     a, b = ours.encode(PROMPTS), other.encode(PROMPTS)
     assert isinstance(ours, OpenCLIPTextEncoder)

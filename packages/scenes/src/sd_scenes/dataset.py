@@ -162,10 +162,10 @@ def write_folder(
 
     Every file appears whole or not at all, the metadata last; a folder of the same ``seed``,
     ``size``, shares ``two_coloured`` and ``sided`` (see `make_scene`) and ``subject`` (see
-    `draw_subject`; None draws scenes) is continued. ``on_item`` is called with the number of pictures ready so far.
-    ``workers`` processes draw; None is one a core, or this one alone for a few pictures. Raises
-    :class:`SceneError` when the folder holds something else or cannot be written, and for a share
-    or a subject that there is not.
+    `draw_subject`; None draws scenes) is continued. ``on_item`` is called with the number of
+    pictures ready so far. ``workers`` processes draw; None is one a core, or this one alone for a
+    few pictures. Raises :class:`SceneError` when the folder holds something else or cannot be
+    written, and for a share or a subject that there is not.
     """
     if count < 1:
         raise SceneError(f"a folder of {count} scenes is none; ask for 1 or more")

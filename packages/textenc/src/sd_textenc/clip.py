@@ -1,22 +1,28 @@
-"""The CLIP text encoder, through transformers."""
+"""The CLIP text encoder of SD 1.x, SDXL's first and the embedded model's."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sd_checkpoint import KeyMap
+from sd_textenc.clip_layers import CLIPTextProjected, CLIPTextTransformer
 from sd_textenc.config import CLIPTextConfig
 from sd_textenc.keys import transformers_key_map
 from sd_textenc.tokenizer import Tokenizer
 from sd_textenc.tower import TextTower, own_device
 
+Library = Literal["own", "transformers"]
+
 
 class CLIPTextEncoder(TextTower):
-    """Encode prompts with transformers' CLIP: SD 1.x, SDXL's first, the embedded model's.
+    """Encode prompts with a CLIP whose weights have transformers' names.
 
-    `model` is transformers' CLIPTextModel, or CLIPTextModelWithProjection where the config has
-    a `projection_dim`. `clip_skip` and `penultimate` are those of `TextTower`, and its errors.
+    `model` is a `CLIPTextTransformer`, or a `CLIPTextProjected` where the config has a
+    `projection_dim`. With `library="transformers"` it is transformers' CLIPTextModel or
+    CLIPTextModelWithProjection instead, which has the same modules, weights and states and takes
+    four seconds longer to import. `clip_skip` and `penultimate` are those of `TextTower`, and its
+    errors.
     """
 
     def __init__(
@@ -26,20 +32,10 @@ class CLIPTextEncoder(TextTower):
         clip_skip: int = 0,
         *,
         penultimate: bool = False,
+        library: Library = "own",
     ):
         super().__init__(config, tokenizer, clip_skip, penultimate=penultimate)
-        # Imported here: transformers takes seconds, and most of this package needs none of it.
-        from transformers import CLIPTextConfig as PeerConfig
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-        model_class = (
-            CLIPTextModel if config.projection_dim is None else CLIPTextModelWithProjection
-        )
-        self.model: Any = model_class(PeerConfig(**config.to_diffusers()))
-        # No file holds this buffer: built on the meta device, nothing would ever fill it.
-        self.body.embeddings.position_ids = torch.arange(
-            config.max_positions, device=own_device(self.body.embeddings.position_ids)
-        ).expand(1, -1)
+        self.model: Any = _transformers(config) if library == "transformers" else _own(config)
 
     @property
     def body(self) -> Any:
@@ -67,3 +63,26 @@ class CLIPTextEncoder(TextTower):
     def _project(self, pooled: Tensor) -> Tensor:
         projected: Tensor = self.model.text_projection(pooled)
         return projected
+
+
+def _own(config: CLIPTextConfig) -> nn.Module:
+    if config.projection_dim is None:
+        return CLIPTextTransformer(config)
+    return CLIPTextProjected(config, config.projection_dim)
+
+
+def _transformers(config: CLIPTextConfig) -> Any:
+    # Imported here: transformers takes seconds, and the rest of this package needs none of it.
+    from transformers import CLIPTextConfig as PeerConfig
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    if config.projection_dim is None:
+        model = body = CLIPTextModel(PeerConfig(**config.to_diffusers()))
+    else:
+        model = CLIPTextModelWithProjection(PeerConfig(**config.to_diffusers()))
+        body = model.text_model
+    # No file holds this buffer: built on the meta device, nothing would ever fill it.
+    body.embeddings.position_ids = torch.arange(
+        config.max_positions, device=own_device(body.embeddings.position_ids)
+    ).expand(1, -1)
+    return model
