@@ -64,7 +64,8 @@ class _Embeddings(nn.Module):
     def forward(self, token_ids: Tensor) -> Tensor:
         places = arange(token_ids.shape[1], device=token_ids.device)
         words: Tensor = self.token_embedding(token_ids)
-        return words + self.position_embedding(places)
+        positions: Tensor = self.position_embedding(places)
+        return words + positions
 
 
 class _Encoder(nn.Module):
