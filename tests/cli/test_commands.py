@@ -138,6 +138,7 @@ def test_export_writes_the_latest_checkpoint_as_a_model(
         (["{file}", "--set", "nonsense"], "is not section.name=value"),
         (["{file}", "--steps", "0"], "steps"),
         (["{file}", "--precision", "fp8"], "precision"),
+        (["{file}", "--parallel", "mpi"], "parallel"),
         (["{file}", "--data", "nowhere"], "nowhere"),
         (["--resume"], "does not exist"),
     ],

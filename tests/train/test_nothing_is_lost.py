@@ -5,50 +5,38 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
-from interrupted import PROCESSES, STEPS, go_on, killed, killed_saving
+from interrupted import ToyRun, kill, kills
+from together import PROCESSES
 from toy import Recorder, ToyTask, assert_same_checkpoint, config
 
 from sd_checkpoint import CheckpointError
 from sd_train import TrainError, train
 from sd_train.manifest import damage_of
 from sd_train.rehearsal import rehearse
-from sd_train.state import checkpoint_folder, latest_checkpoint, list_checkpoints
+from sd_train.state import checkpoint_folder, latest_checkpoint
+
+STEPS = 1500
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    first = PROCESSES.Process(target=int)  # takes long: the server imports all
-    first.start()
-    first.join()
-    return go_on(tmp_path_factory.mktemp("straight")).checkpoint
+    run = ToyRun(folder=tmp_path_factory.mktemp("straight"), steps=STEPS)
+    run.finish()
+    return run.last
 
 
 def test_a_hundred_kills_lose_no_step_that_was_saved(tmp_path: Path, straight: Path) -> None:
-    random, folder = Random(0), tmp_path / "run"
-    last, inside = 0, 0
-    for number in range(100):
-        if number % 3 == 0:
-            killed_saving(folder, random.randint(1, 3))
-        elif number % 3 == 1:
-            killed_saving(folder, 1, after=random.uniform(0.0, 0.1))
-        else:
-            killed(folder, random.uniform(0.05, 0.2))
-        inside += bool(list((folder / "checkpoints").glob(".tmp-*")))
-        steps = [int(one.name.removeprefix("step-")) for one in list_checkpoints(folder)]
-        assert max(steps, default=0) >= last
-        assert all(damage_of(one) is None for one in list_checkpoints(folder))
-        last = max(steps, default=0)
-    assert last > 0
-    assert inside >= 34, "a third of them died inside a save"
-    ended = go_on(folder)
-    assert ended.step == STEPS
-    assert not list((folder / "checkpoints").glob(".*-step-*")), "and left nothing"
-    assert_same_checkpoint(straight, ended.checkpoint)
+    run = ToyRun(folder=tmp_path / "run", steps=STEPS)
+    done = list(kills(run, 100, Random(0), in_save=34))
+    assert not [fault for each in done for fault in each.faults(run)]
+    assert sum(each.in_save for each in done) >= 34, "a third of them died inside a save"
+    run.finish()
+    assert not run.half_saved, "and left nothing"
+    assert_same_checkpoint(straight, run.last)
 
 
 def flip(path: Path) -> None:
@@ -100,15 +88,16 @@ def test_checkpoints_of_earlier_versions_have_no_manifest_and_are_believed(tmp_p
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(
     tmp_path: Path, straight: Path
 ) -> None:
-    folder = tmp_path / "run"
-    killed_saving(folder, 3)
-    before = latest_checkpoint(folder)
+    run = ToyRun(folder=tmp_path / "run", steps=STEPS)
+    kill(run, 9, Random(0), in_save=True)
+    before = latest_checkpoint(run.folder)
     size = (before / "optimizer.safetensors").stat().st_size
     with PROCESSES.Pool(1) as pool, pytest.raises(CheckpointError, match="cannot write"):
-        pool.apply(partial(go_on, folder, file_limit=size // 2))
-    assert latest_checkpoint(folder) == before
+        pool.apply(run.go_on, kwds={"file_limit": size // 2})
+    assert latest_checkpoint(run.folder) == before
     assert damage_of(before) is None
-    assert_same_checkpoint(straight, go_on(folder).checkpoint)
+    run.finish()
+    assert_same_checkpoint(straight, run.last)
 
 
 def test_a_second_trainer_of_a_folder_is_refused(tmp_path: Path) -> None:

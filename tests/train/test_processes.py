@@ -1,44 +1,19 @@
 """Several processes train the run that one would."""
 
-import json
 import os
 import signal
-import time
 from pathlib import Path
 from random import Random
 
 import pytest
-import torch
-from together import group, start, together
+from interrupted import ToyRun, kills
+from together import assert_alike, group, together
 from toy import ToyTask, assert_same_checkpoint, config
 
-from sd_checkpoint import Checkpoint, load_json
+from sd_checkpoint import load_json
 from sd_train import train
 from sd_train.manifest import damage_of
 from sd_train.state import checkpoint_folder, list_checkpoints
-
-
-def scalars(folder: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (folder / "scalars.jsonl").open()]
-    return [
-        {name: value for name, value in line.items() if name not in ("time", SPEED)}
-        for line in lines
-    ]
-
-
-SPEED = "train/images_per_second"
-
-
-def assert_alike(left: Path, right: Path) -> None:
-    """Compare two runs to rounding: other orders of the same sums."""
-    for ours, theirs in zip(scalars(left), scalars(right), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-5)
-    last = [list_checkpoints(folder)[-1] for folder in (left, right)]
-    for name in ("weights", "ema", "optimizer"):
-        one, other = (Checkpoint.open(folder / f"{name}.safetensors") for folder in last)
-        assert one.keys() == other.keys()
-        for key in one:
-            assert torch.allclose(one[key], other[key], atol=1e-5, rtol=1e-4), f"{name}: {key}"
 
 
 @pytest.fixture(scope="module")
@@ -105,30 +80,20 @@ def test_batches_that_cannot_be_shared_are_told_in_one_line(tmp_path: Path) -> N
     assert not list_checkpoints(tmp_path)
 
 
-def test_two_that_are_killed_lose_no_step_that_was_saved(tmp_path: Path) -> None:
-    settings = {"steps": 400, "save_every": 2, "validate_every": 0, "keep_last": 2}
-    straight, folder, random, last = tmp_path / "straight", tmp_path / "run", Random(1), 0
-    together(2, straight, **settings)
-    for number in range(12):
-        members, _ = start(2, folder, **settings)
-        before = last
-        until = time.monotonic() + 60
-        while last <= before and time.monotonic() < until:  # to the next save, on any machine
-            time.sleep(0.01)
-            last = max((int(one.name[5:]) for one in list_checkpoints(folder)), default=0)
-        time.sleep(random.uniform(0.0, 0.05))
-        for process in members if number % 2 else reversed(members):
-            process.kill()
-        for process in members:
-            process.join()
-        found = list_checkpoints(folder)
-        assert found, "a save was waited for"
-        assert int(found[-1].name[5:]) >= last
-        assert all(damage_of(one) is None for one in found)
-        last = int(found[-1].name[5:])
-    assert 0 < last < 400
-    together(2, folder, **settings)
-    assert_same_checkpoint(checkpoint_folder(straight, 400), checkpoint_folder(folder, 400))
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_that_are_killed_lose_no_step_that_was_saved(tmp_path: Path, parallel: str) -> None:
+    straight, run = (
+        ToyRun(folder=tmp_path / name, steps=150, processes=2, parallel=parallel)
+        for name in ("straight", "run")
+    )
+    straight.finish()
+    done = list(kills(run, 8, Random(1), in_save=3))
+    assert not [fault for each in done for fault in each.faults(run)]
+    assert sum(each.in_save for each in done) >= 3
+    assert any(each.others_ended is not None for each in done), "of some only one was killed"
+    run.finish()
+    assert not run.half_saved
+    assert_same_checkpoint(straight.last, run.last)
 
 
 def test_a_lone_process_that_torchrun_started_is_alone(

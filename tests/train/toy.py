@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from sd_checkpoint import Checkpoint, save_safetensors
 from sd_train import Batch, StepInfo, TrainerConfig, TrainResult, Validation
+from sd_train.state import TrainState
+from sd_unet import UNet, UNetConfig, backbone_layers
 
 
 class ToySource:
@@ -41,6 +43,7 @@ class ToyTask:
                 nn.Conv2d(32, 3, 1),
             )
         self.net = net.to(memory_format=torch.channels_last)
+        self.layers: Sequence[nn.Module] = [net[0], net[3]]
         self.source = ToySource(23, shift=random)
         self.random = random
         self.poison = poison
@@ -69,6 +72,55 @@ class ToyTask:
     def export(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         save_safetensors(folder / "net.safetensors", self.net.state_dict())
+
+
+class UNetToy(ToyTask):
+    """A small UNet learns along with the words it is told, which are not shared out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            unet = UNet(
+                UNetConfig(
+                    sample_size=8,
+                    in_channels=3,
+                    out_channels=3,
+                    block_out_channels=(32, 32),
+                    attention_levels=(False, True),
+                    layers_per_block=1,
+                    cross_attention_dim=16,
+                    num_heads=2,
+                )
+            )
+            self.words = nn.Embedding(5, 16)
+            for parameter in unet.parameters():
+                if not parameter.any():
+                    nn.init.normal_(parameter, std=0.1)
+        self.unet = unet.to(memory_format=torch.channels_last)
+        self.unet.gradient_checkpointing = True
+        self.layers = backbone_layers(unet)
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"unet": self.unet, "words": self.words}
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        images = batch["images"]
+        timesteps = torch.randint(1000, (len(images),), generator=generator)
+        noise = torch.randn(images.shape, generator=generator)
+        told = self.words(torch.stack([timesteps % 5, timesteps % 3], dim=1))
+        output = self.unet(images + noise, timesteps.float(), told)
+        return (output.float() - noise).square().mean(), {}
+
+    def validate(self) -> Validation:
+        generator = torch.Generator().manual_seed(1)
+        return Validation(
+            scalars={"loss": float(self.loss({"images": self.source.images}, generator)[0])}
+        )
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        save_safetensors(folder / "unet.safetensors", self.unet.state_dict())
 
 
 class Recorder:
@@ -113,13 +165,32 @@ def config(**settings: object) -> TrainerConfig:
     return TrainerConfig.model_validate(values | settings)
 
 
+def differences(left: Path, right: Path) -> list[str]:
+    """Compare weights, averages and optimizer state bit for bit; name what is not the same."""
+    names = [sorted(path.name for path in one.glob("*.safetensors")) for one in (left, right)]
+    assert names[0], f"{left} is no checkpoint"
+    if names[0] != names[1]:
+        return [f"files {names}"]
+    found = []
+    for name in names[0]:
+        ours, theirs = Checkpoint.open(left / name), Checkpoint.open(right / name)
+        assert len(ours) > 0
+        found += [f"{name}: {key}" for key in ours.keys() ^ theirs.keys()]
+        same = ours.keys() & theirs.keys()
+        found += [f"{name}: {key}" for key in same if not torch.equal(ours[key], theirs[key])]
+    if (left / "state.json").read_text() != (right / "state.json").read_text():
+        found.append("state.json")
+    return sorted(found)
+
+
 def assert_same_checkpoint(left: Path, right: Path) -> None:
     """Compare weights, averages and optimizer state bit for bit."""
-    for name in ("weights", "ema", "optimizer"):
-        ours = Checkpoint.open(left / f"{name}.safetensors")
-        theirs = Checkpoint.open(right / f"{name}.safetensors")
-        assert ours.keys() == theirs.keys()
-        assert len(ours) > 0
-        for key in ours:
-            assert torch.equal(ours[key], theirs[key]), f"{name}: {key}"
-    assert (left / "state.json").read_text() == (right / "state.json").read_text()
+    assert not differences(left, right)
+
+
+def in_one_part(checkpoint: Path, folder: Path, task: ToyTask | None = None) -> Path:
+    """Write a checkpoint, in parts or not, as one process would have."""
+    state = TrainState.of(task or ToyTask(), config())
+    state.load(checkpoint)
+    state.save(folder)
+    return folder

@@ -40,6 +40,13 @@ LearningRate = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Seed of the whole run [trainer.seed].")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda ... [trainer.device].")]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 [trainer.precision].")]
+Parallel = Annotated[
+    str | None,
+    typer.Option(
+        help="What several processes do with weights: ddp, each has all, or fsdp, each has a part "
+        "[trainer.parallel]."
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting as section.name=value; may be repeated."),
@@ -58,6 +65,7 @@ class TrainOptions:
     seed: Seed = None
     device: Device = None
     precision: Precision = None
+    parallel: Parallel = None
     setting: Set = None
     json: AsJson = False
 
@@ -67,35 +75,15 @@ class TrainOptions:
         Raises `CommandError` for a `--set` of the wrong form.
         """
         return {
-            **_trainer(
-                self.steps,
-                self.batch_size,
-                self.learning_rate,
-                self.seed,
-                self.device,
-                self.precision,
-            ),
+            "trainer.steps": self.steps,
+            "trainer.batch_size": self.batch_size,
+            "trainer.learning_rate": self.learning_rate,
+            "trainer.seed": self.seed,
+            "trainer.device": self.device,
+            "trainer.precision": self.precision,
+            "trainer.parallel": self.parallel,
             **_parsed(self.setting),
         }
-
-
-def _trainer(
-    steps: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    seed: int | None,
-    device: str | None,
-    precision: str | None,
-) -> dict[str, object]:
-    """Return the options of the loop by the names of their settings."""
-    return {
-        "trainer.steps": steps,
-        "trainer.batch_size": batch_size,
-        "trainer.learning_rate": learning_rate,
-        "trainer.seed": seed,
-        "trainer.device": device,
-        "trainer.precision": precision,
-    }
 
 
 def _parsed(settings: list[str] | None) -> dict[str, object]:

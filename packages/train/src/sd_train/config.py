@@ -31,6 +31,10 @@ class TrainerConfig(Settings):
     The checkpoint of the best validation is kept beside the last ones: `best_by` names what of it
     decides, `best_is` whether low or high is good. "auto" is the lowest `loss`, or `l1` of an
     autoencoder; "" keeps none.
+
+    Of several processes each has all weights with `parallel` "ddp". With "fsdp" weights, averages
+    and optimizer state of a UNet or DiT are shared out among them; of one process it makes no
+    difference.
     """
 
     steps: AtLeastOne
@@ -60,6 +64,7 @@ class TrainerConfig(Settings):
     log_every: AtLeastOne = 50
     num_workers: Count = 0
     device: str = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     channels_last: bool = True
     tensorboard: bool = True
 
@@ -67,6 +72,19 @@ class TrainerConfig(Settings):
     def _warmup_fits(self) -> "TrainerConfig":
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} exceeds steps {self.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shared_out(self) -> "TrainerConfig":
+        if self.parallel == "fsdp" and self.precision == "fp16":
+            raise ValueError(
+                "parallel 'fsdp' does not scale losses, as precision 'fp16' needs; use bf16 or fp32"
+            )
+        if self.parallel == "fsdp" and self.optimizer == "adafactor":
+            raise ValueError(
+                "optimizer 'adafactor' needs whole matrices, which parallel 'fsdp' shares out; use "
+                "adamw or muon, or parallel 'ddp'"
+            )
         return self
 
 

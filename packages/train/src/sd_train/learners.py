@@ -10,12 +10,14 @@ from sd_checkpoint import Checkpoint, load_into
 from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
 from sd_train.optim import build_optimizer
+from sd_train.sharding import is_sharded, is_shared_out, local, part_of, shared_out
 
 
 class Learners:
     """Named modules, those of their parameters that learn, and the optimizer of these.
 
-    `skipped` counts the steps without an update since the last one that had one.
+    `whole` are the parameters that are not shared out among the processes. `skipped` counts the
+    steps without an update since the last one that had one.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], config: TrainerConfig) -> None:
@@ -32,6 +34,7 @@ class Learners:
                 raise TrainError(f"{name} is {parameter.dtype}; what learns must be torch.float32")
         self.optimizer = build_optimizer(modules, config)
         self.parameters = list(self.names)
+        self.whole = [one for one in self.parameters if not is_sharded(one)]
         self.skipped = 0
 
     def weights(self) -> dict[str, Tensor]:
@@ -45,7 +48,11 @@ class Learners:
     def load_weights(self, weights: Checkpoint, folder: Path) -> None:
         """Take up what `weights` gave; `folder` is named in errors."""
         for prefix, module in self.modules.items():
-            load_into(module, weights.under(f"{prefix}."), what=str(folder / prefix))
+            own = weights.under(f"{prefix}.")
+            if is_shared_out(module):
+                _fill_parts(module, own, folder / prefix)
+            else:
+                load_into(module, own, what=str(folder / prefix))
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         """Return the optimizer's state as "name of a parameter/name of a slot"."""
@@ -77,8 +84,20 @@ class Learners:
         return [self.names[parameter] for group in groups for parameter in group["params"]]
 
 
+def _fill_parts(module: nn.Module, weights: Checkpoint, what: Path) -> None:
+    own = module.state_dict()
+    odd = own.keys() ^ weights.keys()
+    odd |= {key for key in own.keys() - odd if own[key].shape != weights[key].shape}
+    if odd:
+        raise TrainError(f"{what} has another {min(odd)!r}; go on with the same networks")
+    for key, tensor in own.items():
+        local(tensor).copy_(part_of(weights[key], tensor))
+
+
 def _laid_out(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
     # Fused AdamW walks parameter and state in memory order, so both need the same strides.
     if tensor.shape != parameter.shape:
         return tensor
+    if is_sharded(parameter):
+        return tensor if is_sharded(tensor) else shared_out(tensor, parameter)
     return torch.empty_like(parameter, requires_grad=False).copy_(tensor)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sd_train.sharding import gathered, local, part_of
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 5
 _MOMENTUM = 0.95
@@ -22,6 +24,7 @@ class Muon(torch.optim.AdamW):
     that are seldom asked for are learned as fast as the others. It is scaled to the length of an
     AdamW step (Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982, equation 4), and
     takes the same learning rates and weight decay. A convolution is a matrix (out, in * k * k).
+    What is shared out among processes is joined to be made orthogonal, in each of them.
     """
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -49,23 +52,28 @@ class Muon(torch.optim.AdamW):
                 rows = parameter.shape[0]
                 by_shape[rows, parameter.numel() // rows].append(parameter)
         for shape, parameters in by_shape.items():
-            matrices = torch.stack([self._momentum(one).reshape(shape) for one in parameters])
+            momenta = [gathered(self._momentum(one), one).reshape(shape) for one in parameters]
+            matrices = torch.stack(momenta)
             updates = orthogonalized(matrices)
             length = _LIKE_ADAM * max(shape) ** 0.5
             for parameter, update in zip(parameters, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                mine = local(parameter)
+                mine.mul_(1 - group["lr"] * group["weight_decay"])
                 step = update.to(parameter.dtype).reshape(parameter.shape)
-                parameter.add_(step, alpha=-group["lr"] * length)
+                mine.add_(part_of(step, parameter), alpha=-group["lr"] * length)
 
     def _momentum(self, parameter: nn.Parameter) -> Tensor:
-        """Add a parameter's gradient to its momentum and look a step ahead, as Nesterov's does."""
+        """Add a parameter's gradient to its momentum and look a step ahead, as Nesterov's does.
+
+        Of one that is shared out each process does and returns its part.
+        """
         grad, state = parameter.grad, self.state[parameter]
         assert grad is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(grad)
-        momentum: Tensor = state["momentum"]
-        momentum.lerp_(grad, 1 - _MOMENTUM)
-        return grad.lerp(momentum, _MOMENTUM)
+        momentum, mine = local(state["momentum"]), local(grad)
+        momentum.lerp_(mine, 1 - _MOMENTUM)
+        return mine.lerp(momentum, _MOMENTUM)
 
 
 def orthogonalized(matrices: Tensor, num_iterations: int = _NUM_ITERATIONS) -> Tensor:

@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from sd_train.errors import TrainError
+
+T = TypeVar("T")
 
 # The others wait while the first validates, saves or encodes a whole data set.
 _PATIENCE = timedelta(hours=12)
@@ -85,6 +88,24 @@ def agreed(number: int) -> int:
     told = torch.tensor(number)
     dist.all_reduce(told, dist.ReduceOp.MAX)
     return int(told)
+
+
+def told_by_first(text: str) -> str:
+    """Return what the first process says; what the others say is not heard."""
+    if count() == 1:
+        return text
+    told = [text]
+    dist.broadcast_object_list(told)
+    return told[0]
+
+
+def merged(mine: Mapping[str, T]) -> dict[str, T]:
+    """Return what all processes have, by name."""
+    if count() == 1:
+        return dict(mine)
+    everybody: list[Any] = [None] * count()
+    dist.all_gather_object(everybody, dict(mine))
+    return {name: value for each in everybody for name, value in each.items()}
 
 
 def start_alike(modules: Sequence[nn.Module]) -> None:

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from sd_checkpoint import Checkpoint, atomic_path, load_json, save_json, save_safetensors
 from sd_train.best import Best, read_best
+from sd_train.checkpoint_parts import AVERAGES, SLOTS, WEIGHTS, has_parts, load_parts, save_parts
 from sd_train.config import TrainerConfig
 from sd_train.ema import Ema
 from sd_train.errors import TrainError
 from sd_train.learners import Learners
 from sd_train.manifest import damage_of, write_manifest
 from sd_train.precision import grad_scaler
+from sd_train.processes import count
+from sd_train.sharding import is_sharded, local, part_of, shard
 from sd_train.task import Opponent, Task, opponent_of
 
 _STEP_FOLDER = re.compile(r"step-(\d+)")
@@ -39,6 +42,7 @@ class TrainState:
         self.opposing = None if opponent is None else _opposing(opponent, modules)
         self.parameters = self.learners.parameters
         self.device = self.parameters[0].device
+        self.is_sharded = any(is_sharded(parameter) for parameter in self.parameters)
         self.ema = Ema(self.parameters, config.ema_decay, config.ema_power)
         self.scaler = grad_scaler(config.precision, self.device)
         self.seed = config.seed
@@ -48,7 +52,12 @@ class TrainState:
 
     @classmethod
     def of(cls, task: Task, config: TrainerConfig) -> "TrainState":
-        """Make the state of a run of `task`, its opponent included."""
+        """Make the state of a run of `task`, its opponent included.
+
+        Of several processes each has its part of it, where the settings want that.
+        """
+        if config.parallel == "fsdp" and count() > 1:
+            shard(task, config)
         return cls(task.modules(), config, opponent_of(task))
 
     @property
@@ -57,7 +66,10 @@ class TrainState:
         return (self.learners,) if self.opposing is None else (self.learners, self.opposing)
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint `folder`, whole or not at all."""
+        """Write the checkpoint `folder`, whole or not at all.
+
+        Of a state that is shared out every process takes part.
+        """
         progress = {
             "step": self.step,
             "position": self.position,
@@ -65,6 +77,10 @@ class TrainState:
             "loss_scaler": self.scaler.state_dict(),
             "best": self.best and asdict(self.best),
         }
+        if self.is_sharded:
+            slots = {SLOTS + name: tensor for name, tensor in self._optimizer_tensors().items()}
+            save_parts(folder, {**self._learnt(), **slots}, progress)
+            return
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             save_safetensors(temporary / "weights.safetensors", self._weights())
@@ -87,25 +103,40 @@ class TrainState:
                 f"trainer.seed = {self.seed}, but {folder} was trained with seed "
                 f"{progress['seed']}; set it back to go on"
             )
-        weights = Checkpoint.open(folder / "weights.safetensors")
-        slots = Checkpoint.open(folder / "optimizer.safetensors")
-        for learners in self.everybody:
-            learners.load_weights(weights, folder)
-            learners.load_optimizer(slots)
-        self.load_averages(folder)
+        if has_parts(folder):
+            self._load_parts(folder)
+        else:
+            self._load_whole(folder)
         if progress["loss_scaler"]:
             self.scaler.load_state_dict(progress["loss_scaler"])
         self.step, self.position = progress["step"], progress["position"]
         best = progress.get("best")  # not in those of earlier versions
         self.best = best and Best(**best)
 
-    def load_averages(self, folder: Path) -> None:
-        """Take up the averaged weights of a checkpoint, where this run averages."""
+    def _load_whole(self, folder: Path) -> None:
+        weights = Checkpoint.open(folder / "weights.safetensors")
+        slots = Checkpoint.open(folder / "optimizer.safetensors")
+        for learners in self.everybody:
+            learners.load_weights(weights, folder)
+            learners.load_optimizer(slots)
         if not self.ema.decay:
             return
         averages = Checkpoint.open(folder / "ema.safetensors")
-        for average, name in zip(self.ema.averages, self.learners.names.values(), strict=True):
-            average.copy_(_tensor(averages, name))
+        for name, average in self._averages().items():
+            local(average).copy_(part_of(_tensor(averages, name), average))
+
+    def _load_parts(self, folder: Path) -> None:
+        owners = {name: one for each in self.everybody for one, name in each.names.items()}
+        slots = load_parts(folder, self._learnt(), owners)
+        for learners in self.everybody:
+            learners.load_optimizer(slots)
+
+    def _learnt(self) -> dict[str, Tensor]:
+        """Return weights, and averages where there are others, by names that tell them apart."""
+        named = {WEIGHTS + name: tensor for name, tensor in self._weights().items()}
+        if self.ema.decay:
+            named |= {AVERAGES + name: tensor for name, tensor in self._averages().items()}
+        return named
 
     def _averages(self) -> dict[str, Tensor]:
         return dict(zip(self.learners.names.values(), self.ema.averages, strict=True))

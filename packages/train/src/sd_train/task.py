@@ -32,6 +32,16 @@ def groups_of(source: BatchSource) -> Sequence[Sequence[int]] | None:
     return groups
 
 
+def layers_of(task: "Task") -> Sequence[nn.Module]:
+    """Return the layers by which the weights of a task may be shared out among processes; or none.
+
+    A task whose modules compute nothing but when they are called names such layers of them, none
+    within another, in an attribute `layers`.
+    """
+    layers: Sequence[nn.Module] = getattr(task, "layers", ())
+    return layers
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validation:
     """What a validation found: scalars by name and uint8 pictures (3, H, W) by name."""

@@ -31,6 +31,7 @@ from sd_train.processes import (
 from sd_train.reporter import Reporter, SilentReporter, StepInfo, TrainResult, format_scalars
 from sd_train.run_lock import only_trainer
 from sd_train.seeds import derive_seed, generator_for
+from sd_train.sharding import clip_gradients, is_shared_out, total_norm, whole
 from sd_train.state import (
     TrainState,
     checkpoint_folder,
@@ -62,7 +63,8 @@ def train(
 
     Several processes that torchrun has started share the batches of each step, of which
     `config.accumulate` must be a multiple of their number: the run is that of one process, but for
-    rounding, and may go on with another number of them. The first one writes and talks.
+    rounding, and may go on with another number of them. The first one writes and talks; where
+    `config.parallel` has weights shared out, each writes its part of them.
 
     A checkpoint that is damaged is passed over for an older one, and told. Raises TrainError where
     there is nothing to resume, something in the way, another process in the folder, or the loss
@@ -142,9 +144,10 @@ class Trainer:
                 log.close()
 
     def export(self, folder: Path) -> None:
-        """Let the task write its model with averaged weights."""
-        with self.evaluating():
-            self.task.export(folder)
+        """Let the task write its model with averaged weights, which the first process does."""
+        with self.evaluating(), whole(self.state.learners.modules):
+            if is_first():
+                self.task.export(folder)
 
     def _begin(self, resume: bool) -> None:
         _check_share(self.config)
@@ -162,8 +165,9 @@ class Trainer:
             self._recall_best()
         self.run_folder.mkdir(parents=True, exist_ok=True)
         for learners in self.state.everybody:
-            start_alike(list(learners.modules.values()))
-            for module in learners.modules.values():
+            modules = learners.modules.values()
+            start_alike([one for one in modules if not is_shared_out(one)])
+            for module in modules:
                 module.train()
 
     def step(self, stream: BatchStream) -> Mapping[str, Tensor]:
@@ -213,16 +217,14 @@ class Trainer:
     def _update_weights(self, learners: Learners, rate: float) -> Tensor:
         """Step the optimizer of some learners unless their gradients are not finite; clear them."""
         scaler, optimizer, config = self.state.scaler, learners.optimizer, learners.config
-        sum_gradients(learners.parameters)
+        sum_gradients(learners.whole)
         set_learning_rate(optimizer, rate)
         scaler.unscale_(optimizer)
         grads = [p.grad for p in learners.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
+        norm = total_norm(grads)
         if math.isfinite(norm.item()):
             if config.clip_grad_norm:
-                torch.nn.utils.clip_grads_with_norm_(
-                    learners.parameters, config.clip_grad_norm, norm, foreach=True
-                )
+                clip_gradients(learners.parameters, config.clip_grad_norm, norm)
             scaler.step(optimizer)
             learners.skipped = 0
         else:
@@ -261,11 +263,10 @@ class Trainer:
         return self.config.batch_size * self.config.accumulate / self.seconds_per_step
 
     def _after_step(self, log: RunLog | None, recent: list[Mapping[str, Tensor]]) -> None:
+        step, config = self.state.step, self.config
         if log is None:
             recent.clear()
-            return
-        step, config = self.state.step, self.config
-        if step % config.log_every == 0:
+        elif step % config.log_every == 0:
             means = {name: torch.stack([s[name] for s in recent]).mean() for name in recent[0]}
             means["learning_rate"] = torch.tensor(
                 self.state.learners.optimizer.param_groups[0]["lr"]
@@ -273,23 +274,32 @@ class Trainer:
             means["images_per_second"] = torch.tensor(self._images_per_second())
             log.scalars(step, {f"train/{name}": float(value) for name, value in means.items()})
             recent.clear()
+        if not self._takes_part():
+            return
         if step < config.steps and config.validate_every and step % config.validate_every == 0:
             self._validate(log)
         if step < config.steps and config.save_every and step % config.save_every == 0:
             self._save()
 
+    def _takes_part(self) -> bool:
+        """Tell whether this process validates and saves: the first does, or all that have parts."""
+        return is_first() or self.state.is_sharded
+
     def _end(self, log: RunLog | None, stopped_by: int | None) -> TrainResult:
         step = self.state.step
-        checkpoint = checkpoint_folder(self.run_folder, step) if log is None else self._save()
+        checkpoint = checkpoint_folder(self.run_folder, step)
+        if self._takes_part():
+            self._save()
         if step < self.config.steps:
             result = TrainResult(
                 status="stopped", step=step, checkpoint=checkpoint, signal=stopped_by
             )
         else:
             model, best = self.run_folder / "model", None
-            if log is not None:
+            if self._takes_part():
                 self._validate(log)
                 self.export(model)
+            if log is not None:
                 best = kept_best(self.run_folder, self.state.best)
             wait()  # what the first has made is there when any of them ends
             result = TrainResult(
@@ -298,14 +308,13 @@ class Trainer:
         self.reporter.finished(result)
         return result
 
-    def _save(self) -> Path:
-        folder = checkpoint_folder(self.run_folder, self.state.step)
+    def _save(self) -> None:
         if self.saved == self.state.step:
-            return folder  # replacing it would leave none for an instant
-        self.state.save(folder)
+            return  # replacing it would leave none for an instant
+        self.state.save(checkpoint_folder(self.run_folder, self.state.step))
         self.saved = self.state.step
-        remove_old_checkpoints(self.run_folder, self.config.keep_last, self.state.best)
-        return folder
+        if is_first():
+            remove_old_checkpoints(self.run_folder, self.config.keep_last, self.state.best)
 
     def _recall_best(self) -> None:
         """Know the best again as it was at this step: what came after it comes again."""
@@ -317,26 +326,30 @@ class Trainer:
         there = kept_best(self.run_folder, self.state.best)
         write_best(self.run_folder, self.state.best if there else None)
 
-    def _judge(self, validation: Validation) -> None:
-        """Keep the checkpoint of this validation if it is the best; say it if it is worse."""
+    def _judge(self, validation: Validation) -> bool:
+        """Tell whether this validation is the best so far; say it if it is worse."""
         state, before = self.state, self.state.best
         state.best, line = judged(before, validation.scalars, state.step, self.config)
         if line:
             self.reporter.message(line)
-        if state.best is not None and state.best.step == state.step and state.best != before:
-            self._save()  # its state says that it is the best, so whoever goes on from it knows
-            write_best(self.run_folder, state.best)
-            remove_old_checkpoints(self.run_folder, self.config.keep_last, state.best)
+        return state.best is not None and state.best.step == state.step and state.best != before
 
-    def _validate(self, log: RunLog) -> Validation:
+    def _validate(self, log: RunLog | None) -> None:
         with self.evaluating():
             validation = self.task.validate()
-        step = self.state.step
-        log.scalars(step, {f"validation/{k}": v for k, v in validation.scalars.items()})
-        log.images(step, validation.images)
-        self.reporter.message(f"step {step}: {format_scalars(validation.scalars)}")
-        self._judge(validation)
-        return validation
+        step, is_best = self.state.step, False
+        if log is not None:
+            log.scalars(step, {f"validation/{k}": v for k, v in validation.scalars.items()})
+            log.images(step, validation.images)
+            self.reporter.message(f"step {step}: {format_scalars(validation.scalars)}")
+            is_best = self._judge(validation)
+        if self.state.is_sharded:  # what the first finds best all save
+            is_best = bool(agreed(int(is_best)))
+        if is_best:
+            self._save()  # its state says that it is the best, so whoever goes on from it knows
+            if log is not None:
+                write_best(self.run_folder, self.state.best)
+                remove_old_checkpoints(self.run_folder, self.config.keep_last, self.state.best)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

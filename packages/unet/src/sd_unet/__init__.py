@@ -1,6 +1,12 @@
 """Denoisers of latents told by text: the UNet of Stable Diffusion, and a diffusion transformer."""
 
-from sd_unet.backbones import Backbone, BackboneConfig, backbone_config, build_backbone
+from sd_unet.backbones import (
+    Backbone,
+    BackboneConfig,
+    backbone_config,
+    backbone_layers,
+    build_backbone,
+)
 from sd_unet.conditions import AddedConditions
 from sd_unet.config import UNetConfig, scenes, sd15, sd21, sdxl, sdxl_refiner
 from sd_unet.dit import DiT
@@ -23,6 +29,7 @@ __all__ = [
     "UNetConfigError",
     "UNetInputError",
     "backbone_config",
+    "backbone_layers",
     "build_backbone",
     "config_from_ldm",
     "dit_scenes",

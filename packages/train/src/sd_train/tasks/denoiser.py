@@ -1,6 +1,6 @@
 """The UNet learns to take noise from latents, told by text (Rombach et al., arXiv:2112.10752)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from sd_train.precision import EXPORT_DTYPES
 from sd_train.task import Batch, Validation
 from sd_train.tasks.denoising import Denoising
 from sd_train.timestep_bands import by_band
-from sd_unet import Backbone
+from sd_unet import Backbone, backbone_layers
 
 _COLUMNS, _BANDS = 4, 4
 
@@ -40,6 +40,11 @@ class DenoiserTask:
         if self.config.text.train:
             return {"unet": self.unet, "text_encoder": self.text_encoder}
         return {"unet": self.unet}
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The parts of the UNet by which it may be shared out; the text encoder stays whole."""
+        return backbone_layers(self.unet)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Compare the network's output with its target at random timesteps."""
