@@ -62,7 +62,7 @@ class Ours:
     def load(self, case: Case) -> Sequence[nn.Module]:
         self._pipeline = load_pipeline(case.place, device=case.device, dtype=case.dtype)
         parts = self._pipeline.parts
-        networks = {"unet": parts.unet, "vae": parts.vae, "text_encoder": parts.text_encoder}
+        networks = {"unet": parts.unet, "vae": parts.vae, "text_encoder": parts.text}
         wanted = {"step": ["unet"], "decode": ["vae"]}.get(case.target, list(networks))
         for name, network in networks.items():
             if name not in wanted:

@@ -1,11 +1,13 @@
 """A model of every part at a few thousand parameters, with random weights."""
 
+from dataclasses import replace
+
 import torch
 
-from sd_pipeline import Parts, Scheduler
+from sd_pipeline import Classes, Parts, Scheduler
 from sd_sampler import DiffusionConfig
 from sd_textenc import CLIPTextConfig, CLIPTextEncoder, train_tokenizer
-from sd_unet import UNet, UNetConfig
+from sd_unet import DiT, DiTConfig, UNet, UNetConfig
 from sd_vae import AutoencoderKL, VAEConfig
 
 CAPTIONS = ("a cat on a mat", "two black dogs under a tree, night sky")
@@ -55,3 +57,46 @@ def tiny_parts(prediction: str = "v", in_channels: int = 4) -> Parts:
         text_encoder=CLIPTextEncoder(text, tokenizer),
         scheduler=Scheduler(diffusion=DiffusionConfig(prediction=prediction)),
     )
+
+
+CLASSES = ("dog", "cat, kitten", "tree (oak)")
+
+
+def tiny_class_parts(*, dit: bool = False) -> Parts:
+    """Return a model that is told classes and hears no text."""
+    parts = tiny_parts()
+    torch.manual_seed(2)
+    number = len(CLASSES) + 1
+    network: UNet | DiT
+    if dit:
+        network = DiT(
+            DiTConfig(
+                sample_size=8,
+                channels=32,
+                num_layers=2,
+                num_heads=2,
+                cross_attention_dim=None,
+                num_class_embeds=number,
+            )
+        )
+    else:
+        network = UNet(replace(parts.unet.config.without_text(), num_class_embeds=number))
+    return replace(parts, unet=_told(network), text_encoder=None, classes=Classes(names=CLASSES))
+
+
+def tiny_text_and_class_parts() -> Parts:
+    """Return a model that hears a text and is told a class beside it."""
+    parts = tiny_parts()
+    torch.manual_seed(2)
+    network = UNet(replace(parts.unet.config, num_class_embeds=len(CLASSES) + 1))
+    return replace(parts, unet=_told(network), classes=Classes(names=CLASSES))
+
+
+def _told(network: UNet | DiT) -> UNet | DiT:
+    # As above, nothing may be zero; and classes are to be told apart.
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+        network.class_embedding.weight.normal_()
+    return network.eval()

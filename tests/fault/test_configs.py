@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from sd_checkpoint import CheckpointError
-from sd_pipeline import PipelineError, build, open_model, write_single_file
+from sd_pipeline import PipelineError, build, open_model, save_model, write_single_file
 from sd_pipeline.config_types import checked
 from sd_sampler import SamplerError
 from sd_textenc import TextEncoderError
 from sd_unet import UNetConfigError, backbone_config, dit_scenes
 from sd_vae import VAEError, config_from_diffusers, scenes, with_codebook
 from tests.fault.mutations import NUMBERS
+from tests.tiny_model import tiny_class_parts
 
 FILES = [
     "model_index.json",
@@ -78,6 +79,21 @@ def test_a_folder_with_one_spoilt_setting_opens_or_is_refused(
     for config in some(list(spoilt(json.loads(file.read_text()))), number):
         file.write_text(json.dumps(config))
         results.append(opens(folder))
+    assert not all(results)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("dit", [False, True])
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json"])
+def test_a_model_of_classes_with_one_spoilt_setting_opens_or_is_refused(
+    tmp_path: Path, name: str, dit: bool, number: int
+) -> None:
+    save_model(tmp_path / "model", tiny_class_parts(dit=dit))
+    file = tmp_path / "model" / name
+    results = []
+    for config in some(list(spoilt(json.loads(file.read_text()))), number):
+        file.write_text(json.dumps(config))
+        results.append(opens(tmp_path / "model"))
     assert not all(results)
 
 

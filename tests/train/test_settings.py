@@ -66,3 +66,5 @@ def test_cached_latents_and_random_crops_exclude_each_other(tmp_path: Path) -> N
 def test_the_recipes_are_valid() -> None:
     assert load_toml(VAETrainConfig, RECIPES / "scenes-vae.toml").vae.preset == "scenes"
     assert load_toml(DenoiserTrainConfig, RECIPES / "scenes-unet.toml").text.train
+    classes = load_toml(DenoiserTrainConfig, RECIPES / "scenes-classes.toml")
+    assert (classes.text, classes.data.labels) == (None, "data")

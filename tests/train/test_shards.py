@@ -206,7 +206,7 @@ def test_every_member_is_named_once_as_used_or_not_and_why(tmp_path: Path) -> No
     assert [remark.kind for remark in report.used[1].remarks] == ["uncaptioned", "duplicate"]
     assert _kinds(report) == {
         "good.txt": "caption file",
-        "good.cls": "other file",
+        "good.cls": "label file",
         "empty.png": "empty",
         "torn.png": "truncated",
         "photo.heic": "format not read",

@@ -82,7 +82,7 @@ def test_diffusers_config_survives_json(config: UNetConfig) -> None:
         ("sample_size", [64, 96]),
         ("transformer_layers_per_block", [1, [1, 2], 1, 1]),
         ("reverse_transformer_layers_per_block", [4, 4, 10]),
-        ("num_class_embeds", 1000),
+        ("cross_attention_dim", None),
         ("dual_cross_attention", True),
         ("mid_block_type", "UNetMidBlock2D"),
         ("a_setting_of_tomorrow", True),

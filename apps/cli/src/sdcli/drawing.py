@@ -246,6 +246,8 @@ def _report_losses(pipeline: "Pipeline", text: str, adapters: "Sequence[AdapterU
         note(f"the model {pipeline.name} does not know {words}: nothing is drawn for it")
     for line in report.notes:
         note(f"in the prompt {text!r}, {line}")
+    if not pipeline.parts.towers:  # it is told classes, and which these are has been checked
+        return
     room = pipeline.parts.towers[0].tokenizer.context_length - 2
     if report.num_tokens > room:
         note(

@@ -126,7 +126,7 @@ def _hollow(model: "Model") -> "Parts":
         return Parts(
             unet=build_backbone(model.unet.config),
             vae=build_autoencoder(model.vae.config),
-            text_encoder=DualTextEncoder(*towers) if len(towers) == 2 else towers[0],
+            text_encoder=DualTextEncoder(*towers) if len(towers) == 2 else next(iter(towers), None),
             scheduler=model.scheduler,
         )
 

@@ -86,6 +86,7 @@ class SamplingOptions:
     batch: options.Batch = 1
     seamless: options.SeamlessAxes = "none"
     clip_skip: options.ClipSkip = 0
+    class_name: options.ClassName = None
 
     def settings(self, *, seed: int, image_guidance: float | None = None) -> dict[str, Any]:
         """Return what these options are to a `sd_pipeline.Txt2Img`.
@@ -116,6 +117,7 @@ class SamplingOptions:
             "batch_size": self.batch,
             "seamless": self.seamless,
             "clip_skip": self.clip_skip,
+            "class_name": self.class_name,
         }
 
 

@@ -212,6 +212,14 @@ ClipSkip = Annotated[
         "which some models are made for.",
     ),
 ]
+ClassName = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        help="The class to draw, by name or number, of a model that was taught some. One without "
+        "a text encoder takes the prompt for it.",
+    ),
+]
 BatchInvariant = Annotated[
     bool,
     typer.Option(

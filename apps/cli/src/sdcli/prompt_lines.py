@@ -24,6 +24,7 @@ _KINDS: dict[str, tuple[str, type]] = {
     "batch": ("batch_size", int),
     "seamless": ("seamless", str),
     "clip-skip": ("clip_skip", int),
+    "class": ("class_name", str),
 }
 # The names that the web UI's "prompts from file" script has for the same.
 _WEB_UI = {

@@ -5,6 +5,7 @@ from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.animation import ANIMATIONS, animation_bytes
 from sd_pipeline.autoencoding import Tiling, check_tiling, decode_latents, encode_pixels
+from sd_pipeline.classes import Classes
 from sd_pipeline.denoising import OnStep, Step
 from sd_pipeline.depth import read_depth
 from sd_pipeline.errors import PipelineError
@@ -55,6 +56,7 @@ __all__ = [
     "AdapterShelf",
     "AdapterUse",
     "Blend",
+    "Classes",
     "Defaults",
     "Family",
     "HubName",

@@ -1,15 +1,16 @@
-"""What the UNet is told beside latents and time: text, sizes, and the channels of some variants."""
+"""What the UNet is told beside latents and time: text, sizes, classes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
+from sd_pipeline.class_script import class_script
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.parts import Parts
 from sd_pipeline.record import Record
+from sd_pipeline.script import Conditions, Script
 from sd_textenc import Conditioning, PromptReport, encode_weighted
 from sd_textenc.prompts import EditedPrompt, parse_composition, parse_editing, parse_emphasis
 from sd_unet import AddedConditions
@@ -20,69 +21,16 @@ _NUM_SIZES = 6
 _STEPS_TO_CHECK = 100  # enough for every text of a prompt that changes to have its turn
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Conditions:
-    """Hold the text's states (B, T, D) and, where the UNet takes them, pooled text and sizes."""
-
-    hidden_states: Tensor
-    added: AddedConditions | None
-
-    def rows(self, numbers: Sequence[int]) -> "Conditions":
-        """Return the rows of these numbers, in this order, and any of them more than once."""
-        index = list(numbers)
-        if index == list(range(len(self.hidden_states))):
-            return self
-        added = self.added
-        if added is not None:
-            added = AddedConditions(pooled=added.pooled[index], sizes=added.sizes[index])
-        return Conditions(hidden_states=self.hidden_states[index], added=added)
-
-    def repeated(self, times: int) -> "Conditions":
-        """Return every row `times` times, one after the other."""
-        added = self.added
-        if added is not None:
-            added = AddedConditions(
-                pooled=added.pooled.repeat_interleave(times, dim=0),
-                sizes=added.sizes.repeat_interleave(times, dim=0),
-            )
-        states = self.hidden_states.repeat_interleave(times, dim=0)
-        return Conditions(hidden_states=states, added=added)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Script:
-    """Hold what the UNet is told at every step.
-
-    Each of `stretches` is the last step, from 1, that it serves, and conditions whose first row is
-    the negative prompt's, where `guided`, and whose others are the prompts joined by AND, which
-    weigh `weights`.
-    """
-
-    stretches: tuple[tuple[int, Conditions], ...]
-    weights: tuple[float, ...]
-    guided: bool
-
-    @property
-    def num_rows(self) -> int:
-        """How many times the UNet is asked for each picture."""
-        return len(self.weights) + self.guided
-
-    @property
-    def prompts(self) -> tuple[int, ...]:
-        """The numbers of the prompts' rows."""
-        return tuple(range(self.guided, self.num_rows))
-
-    def at(self, step: int) -> Conditions:
-        """Return what a step from 1 is told."""
-        return next(told for last, told in self.stretches if step <= last)
-
-
 def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
     """Read and encode a record's prompts with all their syntax, each text once.
 
     Without a negative prompt a model of `zeros_for_empty` gets zeros in its place (SDXL). Without
-    guidance (a scale of 1 and one prompt that weighs 1) the negative prompt is not heeded.
+    guidance (a scale of 1 and one prompt that weighs 1) the negative prompt is not heeded. A model
+    that hears no text is told classes in their place, as `class_script` says.
     """
+    if parts.text_encoder is None:
+        assert parts.classes is not None
+        return class_script(parts.classes, record, parts.unet.conv_in.weight.device)
     prompts = parse_composition(record.prompt)
     weights = tuple(prompt.weight for prompt in prompts)
     guided = record.guidance_scale > 1 or weights != (1.0,)
@@ -108,7 +56,8 @@ def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
             picked = _mixed(picked, num_rows, share)
         if guided and parts.zeros_for_empty and not record.negative_prompt:
             picked = _first_zeroed(picked)
-        stretches.append((step, _with_sizes(parts, record, picked, guided=guided)))
+        told = _with_sizes(parts, record, picked, guided=guided)
+        stretches.append((step, _with_class(parts, record, told, guided=guided)))
     return Script(stretches=tuple(stretches), weights=weights, guided=guided)
 
 
@@ -116,9 +65,12 @@ def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
 def clip_skipped(parts: Parts, number: int) -> Iterator[None]:
     """Let the text encoder leave out `number` last layers more for a while.
 
-    Raises `TextEncoderError` where it has not so many.
+    Raises `TextEncoderError` where it has not so many, `PipelineError` where there is none.
     """
-    encoder = parts.text_encoder
+    if parts.text_encoder is None and not number:
+        yield
+        return
+    encoder = parts.text
     before = encoder.clip_skip
     try:
         if number:
@@ -132,8 +84,10 @@ def check_prompt(parts: Parts, prompt: str) -> PromptReport:
     """Report which words of a prompt the model does not know, and how its syntax was taken.
 
     Nothing is dropped, for long prompts are encoded in chunks; `num_tokens` is that of the longest
-    text that a step is told.
+    text that a step is told. Of a model that hears no text there is nothing to report.
     """
+    if parts.text_encoder is None:
+        return PromptReport(num_tokens=0, dropped="", unknown=())
     texts = [
         text
         for part in parse_composition(prompt)
@@ -192,6 +146,17 @@ def _with_sizes(parts: Parts, record: Record, text: Conditioning, *, guided: boo
     device = text.hidden_states.device
     added = AddedConditions(pooled=text.pooled, sizes=torch.tensor(sizes, device=device))
     return Conditions(hidden_states=text.hidden_states, added=added)
+
+
+def _with_class(parts: Parts, record: Record, told: Conditions, *, guided: bool) -> Conditions:
+    """Add the record's class to its prompts, and none to the negative one, where there are any."""
+    classes = parts.classes
+    if classes is None or told.hidden_states is None:
+        return told
+    labels = torch.full((len(told.hidden_states),), classes.null, device=told.hidden_states.device)
+    if record.class_name is not None:
+        labels[int(guided) :] = classes.number(record.class_name)
+    return replace(told, class_labels=labels)
 
 
 def _first_zeroed(text: Conditioning) -> Conditioning:

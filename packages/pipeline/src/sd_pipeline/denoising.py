@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sd_ops import freed_memory_kept
 from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
-from sd_pipeline.conditions import Conditions, Script, script
+from sd_pipeline.conditions import script
 from sd_pipeline.parts import Parts
 from sd_pipeline.record import Record
+from sd_pipeline.script import Conditions, Script
 from sd_sampler import (
     BlendedNoise,
     Denoiser,
@@ -155,7 +156,13 @@ class Denoising:
                 now = stage.told.rows(rows.told).repeated(num_pictures)
                 layers, number = record.guidance.pag_layers, rows.num_perturbed * num_pictures
                 with perturbed_attention(self.parts.unet, layers, number):
-                    out: Tensor = self.parts.unet(latents, timesteps, now.hidden_states, now.added)
+                    out: Tensor = self.parts.unet(
+                        latents,
+                        timesteps,
+                        now.hidden_states,
+                        now.added,
+                        class_labels=now.class_labels,
+                    )
                 return out
 
             return begun.plan.denoiser(network, self._kind, dtype=self.dtype)

@@ -141,6 +141,17 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     }
 )
 
+CLASSES = Family(
+    name="classes",
+    title="Latent diffusion told by classes",
+    mark="",
+    towers=(),
+    pipelines=MappingProxyType({"txt2img": "ClassToImagePipeline"}),
+    architecture="latent-diffusion-classes",
+    guidance_scale=4.0,
+)
+"""Models without a text encoder, which no single file holds; diffusers has no class for them."""
+
 # Files that people take for models, by a part of a key that they have.
 _OTHERS = MappingProxyType(
     {
@@ -190,7 +201,7 @@ def task_of_channels(in_channels: int, latent_channels: int) -> str:
 
 def task_of_pipeline(class_name: str) -> str | None:
     """Return the task of one of diffusers' pipeline classes, None for one that is not ours."""
-    for family in FAMILIES.values():
+    for family in (*FAMILIES.values(), CLASSES):
         for task, name in family.pipelines.items():
             if name == class_name:
                 return task

@@ -16,9 +16,10 @@ from sd_checkpoint import (
     save_json,
     save_safetensors,
 )
+from sd_pipeline.classes import classes_of
 from sd_pipeline.config_types import load_part_config
 from sd_pipeline.errors import PipelineError
-from sd_pipeline.families import FAMILIES, Family, Tower, task_of_pipeline
+from sd_pipeline.families import CLASSES, FAMILIES, Family, Tower, task_of_pipeline
 from sd_pipeline.model import Model, Part, TextPart, cast, renamed
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import CLIPTextConfig, Tokenizer
@@ -45,13 +46,22 @@ def open_folder(folder: Path, *, variant: str | None = None) -> Model:
     """
     index = _read_index(folder)
     towers = [tower for tower in FAMILIES["sdxl"].towers if _has(index, tower.folder)]
-    if not towers:
-        raise PipelineError(f"{folder} names no text encoder in model_index.json")
     names = ("unet", "vae", *(tower.folder for tower in towers))
     own = own_variants(folder, names, variant)
     texts = tuple(open_text(folder, tower, variant=own[tower.folder]) for tower in towers)
+    unet = open_unet(folder / "unet", variant=own["unet"])
+    if unet.config.takes_text and not towers:
+        raise PipelineError(f"{folder} names no text encoder in model_index.json")
+    if towers and not unet.config.takes_text:
+        raise PipelineError(
+            f"{folder} names a text encoder in model_index.json, but its UNet hears no text; "
+            "take networks that belong together"
+        )
+    classes = classes_of(unet.config, index.get("id2label"), what=f"{folder}/model_index.json")
+    if not towers and classes is None:
+        raise PipelineError(f"{folder} holds a UNet that is told nothing; use one with classes")
     return Model(
-        unet=open_unet(folder / "unet", variant=own["unet"]),
+        unet=unet,
         vae=open_vae(folder / "vae", variant=own["vae"]),
         texts=texts,
         scheduler=Scheduler.from_diffusers(
@@ -59,6 +69,7 @@ def open_folder(folder: Path, *, variant: str | None = None) -> Model:
         ),
         non_ema=_not_averaged(folder / "unet", variant),
         zeros_for_empty=_zeros_for_empty(index, texts),
+        classes=classes,
     )
 
 
@@ -198,7 +209,8 @@ def _read_index(folder: Path) -> Mapping[str, Any]:
     index = load_part_config(folder / "model_index.json")
     pipeline = str(index.get("_class_name"))
     if task_of_pipeline(pipeline) is None:
-        known = sorted({name for family in FAMILIES.values() for name in family.pipelines.values()})
+        families = (*FAMILIES.values(), CLASSES)
+        known = sorted({name for family in families for name in family.pipelines.values()})
         raise PipelineError(f"{folder} holds a {pipeline}; {', '.join(known)} can be opened")
     return index
 
@@ -220,17 +232,22 @@ def _index(model: Model, family: Family, scheduler: str) -> dict[str, Any]:
         architecture = text.config.to_diffusers()["architectures"][0]
         encoders[tower.folder] = ["transformers", architecture]
         encoders[tower.tokenizer] = ["transformers", "CLIPTokenizer"]
-    # diffusers has no text-to-image pipeline of such a network, and says so of its class.
-    dit = isinstance(model.unet.config, DiTConfig)
+    if model.task not in family.pipelines:
+        raise PipelineError(f"no folder holds a {family.title} for {model.task}; use a plain model")
+    # diffusers has no text-to-image pipeline of a DiT, and says so of its class.
+    library = "sd_unet" if isinstance(model.unet.config, DiTConfig) else "diffusers"
     index: dict[str, Any] = {
         "_class_name": family.pipelines[model.task],
         "_diffusers_version": _DIFFUSERS_VERSION,
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
         "scheduler": ["diffusers", scheduler],
-        "unet": ["sd_unet", "DiT"] if dit else ["diffusers", "UNet2DConditionModel"],
+        "unet": [library, model.unet.config.to_diffusers()["_class_name"]],
         "vae": ["diffusers", model.vae.config.to_diffusers()["_class_name"]],
     }
+    if model.classes is not None:  # as diffusers' DiTPipeline has it; its others pass it over
+        index["id2label"] = model.classes.id2label()
+    if not model.texts:
+        return dict(sorted(index.items()))
+    index |= {"feature_extractor": [None, None], "image_encoder": [None, None]}
     if family.name.startswith("sdxl"):
         missing = {"text_encoder": [None, None], "tokenizer": [None, None]}
         index |= {**missing, **encoders}

@@ -34,7 +34,8 @@ class ModelInfo:
     """Describe a model; `missing` says what keeps it from drawing, empty when nothing does.
 
     `family`, `task` and `prediction` are "" where a model that lacks parts does not tell;
-    `prediction_told_by` says where the prediction is written, `num_bytes` is the size of all files.
+    `prediction_told_by` says where the prediction is written, `num_bytes` is the size of all files;
+    `classes` are the names of those that it is told.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class ModelInfo:
     prediction_told_by: str = ""
     zero_terminal_snr: bool = False
     has_ema: bool = False
+    classes: tuple[str, ...] = ()
     parts: tuple[PartInfo, ...] = ()
     num_bytes: int = 0
     missing: tuple[str, ...] = ()
@@ -155,6 +157,7 @@ def _of(
         prediction_told_by=told_by,
         zero_terminal_snr=diffusion.zero_terminal_snr,
         has_ema=model.learnt_and_averaged is not None,
+        classes=() if model.classes is None else model.classes.names,
         parts=tuple(_part(name, tensors) for name, tensors in weights.items()),
         num_bytes=num_bytes,
         missing=tuple(unfit_keys(model)),

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sd_checkpoint import release
-from sd_pipeline.families import FAMILIES, Family, task_of_channels
+from sd_pipeline.classes import Classes
+from sd_pipeline.families import CLASSES, FAMILIES, Family, task_of_channels
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import CLIPTextConfig, OpenCLIPTextConfig, Tokenizer
 from sd_unet import BackboneConfig
@@ -49,7 +50,8 @@ class Model:
     Some hold the UNet's weights twice, as they were learnt and as a running average. `unet` is
     what is drawn with; the other is `ema` when it is the average, `non_ema` when `unet` is.
     `zeros_for_empty` says that no negative prompt means zeros, not the states of an empty text
-    (SDXL). `family` and `task` are told from the parts.
+    (SDXL). `texts` are none where the UNet is told `classes` alone. `family` and `task` are told
+    from the parts.
     """
 
     unet: Part[BackboneConfig]
@@ -59,6 +61,7 @@ class Model:
     ema: Mapping[str, Tensor] | None = None
     non_ema: Mapping[str, Tensor] | None = None
     zeros_for_empty: bool = False
+    classes: Classes | None = None
 
     def with_process(self, changes: Mapping[str, Any]) -> "Model":
         """Return it with fields of its `DiffusionConfig` replaced: what a user knows better.
@@ -88,6 +91,8 @@ class Model:
 
 def family_of(unet: BackboneConfig, texts: tuple[Any, ...]) -> Family:
     """Tell the family of networks by their architecture."""
+    if not texts:
+        return CLASSES
     if unet.takes_sizes:
         return FAMILIES["sdxl" if len(texts) > 1 else "sdxl-refiner"]
     return FAMILIES["sd2" if isinstance(texts[0], OpenCLIPTextConfig) else "sd1"]

@@ -1,6 +1,6 @@
 """The networks of a model, built and filled."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sd_checkpoint import load_into, name_keys, no_collection, skeleton
+from sd_pipeline.classes import Classes
+from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family, task_of_channels
 from sd_pipeline.folder import (
     open_text,
@@ -27,22 +29,41 @@ from sd_vae import AutoencoderKL, VAEConfig, build_autoencoder
 class Parts:
     """The parts of a model, each a package of its own, ready to compute.
 
+    `text_encoder` is None where the network hears no text, and `classes` where it is told none.
     `zeros_for_empty` is as in `Model`.
     """
 
     unet: Backbone
     vae: AutoencoderKL
-    text_encoder: TextTower | DualTextEncoder
+    text_encoder: TextTower | DualTextEncoder | None
     scheduler: Scheduler
     zeros_for_empty: bool = False
+    classes: Classes | None = None
+
+    @property
+    def text(self) -> TextTower | DualTextEncoder:
+        """The text encoder; raises `PipelineError` for a model that hears no text."""
+        if self.text_encoder is None:
+            raise PipelineError(
+                "this model is told classes and hears no text; use one with a text encoder"
+            )
+        return self.text_encoder
 
     @property
     def towers(self) -> tuple[TextTower, ...]:
-        """The text encoders one by one: SDXL has two."""
+        """The text encoders one by one: SDXL has two, a model that is told classes alone none."""
         encoder = self.text_encoder
+        if encoder is None:
+            return ()
         return (
             (encoder.first, encoder.second) if isinstance(encoder, DualTextEncoder) else (encoder,)
         )
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All networks that there are."""
+        text = () if self.text_encoder is None else (self.text_encoder,)
+        return (self.unet, self.vae, *text)
 
     @property
     def family(self) -> Family:
@@ -71,10 +92,17 @@ def build(model: Model, *, dtype: torch.dtype = torch.float32) -> Parts:
     return Parts(
         unet=build_unet(model.unet, dtype=dtype),
         vae=build_vae(model.vae, dtype=torch.float32 if upcast else dtype),
-        text_encoder=DualTextEncoder(*towers) if len(towers) == 2 else towers[0],
+        text_encoder=_joined(towers),
         scheduler=model.scheduler,
         zeros_for_empty=model.zeros_for_empty,
+        classes=model.classes,
     )
+
+
+def _joined(towers: Sequence[TextTower]) -> TextTower | DualTextEncoder | None:
+    if len(towers) == 2:
+        return DualTextEncoder(*towers)
+    return towers[0] if towers else None
 
 
 def build_unet(part: Part[BackboneConfig], *, dtype: torch.dtype = torch.float32) -> Backbone:
@@ -141,6 +169,7 @@ def as_model(parts: Parts) -> Model:
         ),
         scheduler=parts.scheduler,
         zeros_for_empty=parts.zeros_for_empty,
+        classes=parts.classes,
     )
 
 

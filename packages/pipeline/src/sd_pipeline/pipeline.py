@@ -17,6 +17,8 @@ from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.autoencoding import Tiling, decode_latents
 from sd_pipeline.begin import Source
+from sd_pipeline.class_script import class_script
+from sd_pipeline.classes import class_asked
 from sd_pipeline.conditions import check_prompt, clip_skipped
 from sd_pipeline.denoising import Denoising, OnStep, plan_of
 from sd_pipeline.edits import edit_of, img2img_source, inpaint_source, set_back
@@ -111,8 +113,8 @@ class Pipeline:
 
         Raises ``SamplerError`` for settings that the model's schedule cannot serve, and
         ``UNetInputError`` for layers to perturb that it has not, ``TextEncoderError`` for more
-        layers to skip than it has, ``PipelineError`` for an adapter's file that is not there, and
-        as `settled` for what is not for this model.
+        layers to skip than it has, ``PipelineError`` for an adapter's file that is not there, for
+        a class that the model has not, and as `settled` for what is not for this model.
         """
         request = settled(request, self.parts.task)
         side = self.parts.unet.config.sample_size * self.factor
@@ -131,7 +133,8 @@ class Pipeline:
         scale = request.guidance_scale
         scale = self.defaults.guidance_scale if scale is None else scale
         num_steps = request.num_steps or self.defaults.num_steps
-        return Record(
+        classes, has_text = self.parts.classes, self.parts.text_encoder is not None
+        record = Record(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
             width=width,
@@ -151,11 +154,15 @@ class Pipeline:
             blend=request.blend,
             seamless=request.seamless,
             clip_skip=request.clip_skip,
+            class_name=class_asked(classes, request.prompt, request.class_name, has_text=has_text),
             adapters=tuple(self.shelf.known(use) for use in request.adapters),
             batch_invariant=self.batch_invariant,
             tiling=self.tiling,
             **self.origin,
         )
+        if classes is not None and not has_text:
+            class_script(classes, record)  # raises for what is no class
+        return record
 
     def draw(self, request: Txt2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
         """Draw what a request of any kind asks for."""
@@ -272,7 +279,7 @@ def load_pipeline(
     path = model if isinstance(model, Path) else None
     opened = open_model(model) if isinstance(model, Path) else model
     parts = build(opened, dtype=precision)
-    for module in (parts.unet, parts.vae, parts.text_encoder):
+    for module in parts.networks:
         module.to(place)
     parts.unet.set_attention_backend(attention)
     parts.vae.set_attention_backend(attention)

@@ -38,7 +38,8 @@ class Record:
     `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
     what stands beside a picture may change its last digits, unless it is `batch_invariant`.
     `tiling` is that of the autoencoder; `blend`, `seamless`, `clip_skip` and `adapters` are the
-    request's, the latter with their files' hashes. Raises `PipelineError` for a prompt that is no
+    request's, the latter with their files' hashes. `class_name` is the class that was drawn, where
+    it was one. Raises `PipelineError` for a prompt that is no
     Unicode.
     """
 
@@ -61,6 +62,7 @@ class Record:
     blend: Blend | None = None
     seamless: Seamless = "none"
     clip_skip: int = 0
+    class_name: str | None = None
     adapters: tuple[AdapterUse, ...] = ()
     batch_invariant: bool = False
     tiling: Tiling = "auto"
@@ -115,6 +117,8 @@ class Record:
         }
         if self.model_hash is not None:
             settings["Model hash"] = self.model_hash[:10]
+        if self.class_name is not None:
+            settings["Class"] = _quoted(self.class_name)
         if self.clip_skip:
             settings["Clip skip"] = self.clip_skip + 1
         if self.edit.get("strength") is not None:

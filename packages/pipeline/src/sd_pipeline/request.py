@@ -70,6 +70,10 @@ class Txt2Img:
     text encoder are left out, which the web UI's "Clip skip" counts from 1. ``adapters`` change the
     model for these pictures alone.
 
+    A model that is told classes alone takes the prompt, and the negative one, for a class's name or
+    number, as it does their parts that are joined by AND or change by step. ``class_name`` is for a
+    model that is told a class beside the text; None is none.
+
     Raises ``PipelineError`` for a value outside its range.
     """
 
@@ -88,12 +92,13 @@ class Txt2Img:
     blend: Blend | None = None
     seamless: Seamless = "none"
     clip_skip: int = 0
+    class_name: str | None = None
     adapters: tuple[AdapterUse, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise PipelineError("the prompt is empty; say what to draw")
-        for text in (self.prompt, self.negative_prompt):
+        for text in (self.prompt, self.negative_prompt, self.class_name or ""):
             check_unicode(text)
         _check_sides(width=self.width, height=self.height)
         _check_counts(steps=self.num_steps, count=self.count, batch=self.batch_size)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sd_pipeline.errors import PipelineError
 from sd_sampler import SAMPLERS, DiffusionConfig, SamplerEntry, get_sampler
 
 _FALLBACK = "dpmpp_2m"
@@ -32,8 +33,11 @@ class Scheduler:
     def from_diffusers(cls, config: Mapping[str, Any]) -> "Scheduler":
         """Read a scheduler_config.json; a class that is not ours is sampled by dpmpp_2m.
 
-        Raises ``SamplerError`` for a process that we do not have.
+        Raises ``SamplerError`` for a process that we do not have, ``PipelineError`` for one
+        without a length.
         """
+        if config.get("num_train_timesteps", 1) is None:  # which a UNet2DModel's own may be
+            raise PipelineError("the scheduler's num_train_timesteps is null; give a number")
         diffusion = DiffusionConfig.from_diffusers(config)
         entry = _entry_of(config)
         if entry is None:

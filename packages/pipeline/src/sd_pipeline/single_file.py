@@ -12,6 +12,7 @@ import sd_textenc
 import sd_unet
 import sd_vae
 from sd_checkpoint import Checkpoint, CheckpointError, name_keys, only
+from sd_pipeline.classes import classes_of
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import Family, Tower, family_of_keys
 from sd_pipeline.model import Model, Part, TextPart, renamed
@@ -86,6 +87,7 @@ def open_single_file(path: Path, *, use_ema: bool = False) -> Model:
         ema=ema,
         non_ema=learnt,
         zeros_for_empty=stated.configs.get("zeros_for_empty", family.zeros_for_empty),
+        classes=classes_of(unet.config, stated.configs.get("id2label"), what=str(path)),
     )
 
 

@@ -42,6 +42,8 @@ def header(model: Model) -> dict[str, str]:
         "scheduler": model.scheduler.to_diffusers(),
         "zeros_for_empty": model.zeros_for_empty,
     }
+    if model.classes is not None:
+        configs["id2label"] = model.classes.id2label()
     side = model.unet.config.sample_size * model.vae.config.downsampling
     return {
         "modelspec.sai_model_spec": "1.0.1",

@@ -31,10 +31,15 @@ def write_single_file(
 
     Weights become `dtype`, or keep their own when it is None. The header states architecture and
     scheduler for us, and `modelspec` 1.0.1 for everybody. Raises `PipelineError` for another
-    suffix, `CheckpointError` when the place cannot be written to.
+    suffix and a model without a text encoder, `CheckpointError` when the place cannot be written
+    to.
     """
     if path.suffix != ".safetensors":
         raise PipelineError(f"{path} ends in {path.suffix!r}; a single file is a .safetensors")
+    if not model.texts:
+        raise PipelineError(
+            f"{path}: a model that is told classes alone has no layout of one file; write a folder"
+        )
     family = model.family
     keys = sd_unet.ldm_key_map(model.unet.config).inverse()
     learnt, average = _unets(model, with_ema=with_ema)

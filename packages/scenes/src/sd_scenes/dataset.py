@@ -23,14 +23,19 @@ from sd_scenes.views import make_view
 
 METADATA = "metadata.jsonl"
 _RECIPE = "scenes.json"
-_UNSAID = ("two_coloured", "sided", "subject")
+_UNSAID = ("two_coloured", "sided", "subject", "labelled")
 _PER_FOLDER = 1000
 
 Picture = tuple[Image.Image, str]
 
 
 def make_scene(
-    seed: int, index: int, *, two_coloured: float = 0.0, sided: float = 0.0
+    seed: int,
+    index: int,
+    *,
+    two_coloured: float = 0.0,
+    sided: float = 0.0,
+    one_kind: bool = False,
 ) -> tuple[Scene, str]:
     """Make up scene ``index`` of the set ``seed``, with its caption.
 
@@ -38,13 +43,21 @@ def make_scene(
     different named colours. They are one scene in six otherwise, and from them alone a model learns
     which colour belongs to which thing: for all others a bag of words would do. With the chance
     ``sided`` (0 to 1) a scene of two things side by side says which is left, where it would have
-    said "and" or "next to"; the picture stays the same.
+    said "and" or "next to"; the picture stays the same. With ``one_kind`` it is made up again until
+    it holds things of one kind, which is then what the scene shows.
     """
+    if one_kind and (two_coloured or sided):
+        raise SceneError(
+            "scenes of one kind of thing have no two sides and no two named colours; leave out "
+            "the shares two_coloured and sided, or one_kind"
+        )
     for name, share in (("two-coloured", two_coloured), ("sided", sided)):
         if not 0 <= share <= 1:
             raise SceneError(f"a share of {share} {name} scenes is none; choose 0 to 1")
     rng = Random(f"scene/{seed}/{index}")
     scene = compose(rng)
+    while one_kind and len(scene.groups) > 1:
+        scene = compose(rng)
     if rng.random() < two_coloured:
         while not _two_coloured(scene):
             scene = compose(rng)
@@ -124,10 +137,21 @@ class _Recipe:
     two_coloured: float
     sided: float
     subject: str | None
+    labelled: bool
 
     def scene(self, index: int) -> tuple[Scene, str]:
         if self.subject is None:
-            return make_scene(self.seed, index, two_coloured=self.two_coloured, sided=self.sided)
+            return make_scene(
+                self.seed,
+                index,
+                two_coloured=self.two_coloured,
+                sided=self.sided,
+                one_kind=self.labelled,
+            )
+        if self.labelled:
+            raise SceneError(
+                f"views of {self.subject} are all of one thing; leave out labelled or the subject"
+            )
         for name, share in (("two-coloured", self.two_coloured), ("sided", self.sided)):
             if share:
                 raise SceneError(
@@ -135,11 +159,6 @@ class _Recipe:
                     f" {share} {name} scenes; leave one of them out"
                 )
         return make_view(self.subject, index, seed=self.seed)
-
-    def draw(self, index: int) -> Picture:
-        _check(index, self.size)
-        scene, text = self.scene(index)
-        return paint_scene(scene, self.size), text
 
     def told(self) -> dict[str, int | float | str]:
         """Return what a folder remembers; what is not asked for is not said, as in older ones."""
@@ -155,6 +174,7 @@ def write_folder(
     two_coloured: float = 0.0,
     sided: float = 0.0,
     subject: str | None = None,
+    labelled: bool = False,
     workers: int | None = None,
     on_item: Callable[[int], None] | None = None,
 ) -> Path:
@@ -162,14 +182,15 @@ def write_folder(
 
     Every file appears whole or not at all, the metadata last; a folder of the same ``seed``,
     ``size``, shares ``two_coloured`` and ``sided`` (see `make_scene`) and ``subject`` (see
-    `draw_subject`; None draws scenes) is continued. ``on_item`` is called with the number of
-    pictures ready so far. ``workers`` processes draw; None is one a core, or this one alone for a
-    few pictures. Raises :class:`SceneError` when the folder holds something else or cannot be
-    written, and for a share or a subject that there is not.
+    `draw_subject`; None draws scenes) is continued. With ``labelled`` each scene holds things of
+    one kind, which is its "label". ``on_item`` is called with the number of pictures ready so far.
+    ``workers`` processes draw; None is one a core, or this one alone for a few pictures. Raises
+    :class:`SceneError` when the folder holds something else or cannot be written, and for a share
+    or a subject that there is not.
     """
     if count < 1:
         raise SceneError(f"a folder of {count} scenes is none; ask for 1 or more")
-    folder, recipe = Path(path), _Recipe(seed, size, two_coloured, sided, subject)
+    folder, recipe = Path(path), _Recipe(seed, size, two_coloured, sided, subject, labelled)
     recipe.scene(0)
     try:
         _claim(folder, recipe)
@@ -211,13 +232,17 @@ def _told(on_item: Callable[[int], None] | None, row: dict[str, str], index: int
 def _write_one(folder: Path, recipe: _Recipe, index: int) -> dict[str, str]:
     name = _file_name(index)
     target = folder / name
+    scene, text = recipe.scene(index)
+    label = {"label": scene.groups[0].thing} if recipe.labelled else {}
+    row = {"file_name": name, "text": text, **label}
     if target.exists():
-        return {"file_name": name, "text": recipe.scene(index)[1]}
-    picture, text = recipe.draw(index)
+        return row
+    _check(index, recipe.size)
+    picture = paint_scene(scene, recipe.size)
     part = target.with_suffix(f".{os.getpid()}.part")
     picture.save(part, format="PNG", compress_level=1)
     os.replace(part, target)
-    return {"file_name": name, "text": text}
+    return row
 
 
 def _file_name(index: int) -> str:

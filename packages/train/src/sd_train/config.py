@@ -103,6 +103,11 @@ class DataConfig(Settings):
     about `size` x `size` pixels whose sides are multiples of `bucket_step` (0: 64, less below 512),
     and a batch is of one size.
 
+    `labels` says what tells each picture's class: the "folders" in `folder`, one a class; the
+    "data", which is "label" in metadata.jsonl and the .cls of shards; or, "", nothing. `classes`
+    names them in the order of their numbers; without, they are all that there are. `label_dropout`
+    is the share that is learnt as of no class, besides those that lose their caption.
+
     A mask, `name.mask.png` beside a picture, weighs what a denoiser learns of it: white is learnt,
     black not. With `alpha_is_mask` a picture without one has its alpha for a mask.
     """
@@ -119,6 +124,22 @@ class DataConfig(Settings):
     background: tuple[Channel, Channel, Channel] = WHITE
     max_pixels: Annotated[int, Field(ge=1, le=2 * MAX_PIXELS)] = MAX_PIXELS
     alpha_is_mask: bool = False
+    labels: Literal["", "folders", "data"] = ""
+    classes: tuple[str, ...] = ()
+    label_dropout: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _classes_are_labels(self) -> "DataConfig":
+        if self.classes and not self.labels:
+            raise ValueError(
+                "classes are named, but nothing says which picture is of which; set labels to "
+                "'folders' or 'data'"
+            )
+        plain = [" ".join(name.split()).casefold() for name in self.classes]
+        twice = [name for name in plain if plain.count(name) > 1 or not name]
+        if twice:
+            raise ValueError(f"classes has {twice[0]!r} more than once, or empty; name each once")
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "DataConfig":
@@ -299,7 +320,10 @@ class ObjectiveSettings(WeightingSettings):
 
 
 class SampleSettings(Settings):
-    """The validation pictures, from fixed noise; without `prompts`, of held-out captions."""
+    """The validation pictures, from fixed noise; without `prompts`, of held-out captions.
+
+    Of a model that is told classes alone prompts are these, and without any all have their turn.
+    """
 
     prompts: tuple[str, ...] = ()
     count: Count = 8
@@ -312,6 +336,7 @@ class SampleSettings(Settings):
 class DenoiserTrainConfig(Settings):
     """A run of `train`: the UNet, with the text encoder frozen or trained along.
 
+    With `data.labels` it is told classes too, or, without `[text]`, classes alone.
     With `arch = "dit"` a diffusion transformer stands in its place; `unet` holds its preset (xl2,
     scenes) and fields, and whatever else reads the run is none the wiser.
     `vae` is the autoencoder's folder; `attention` one of `sd_ops.ATTENTION_BACKENDS`.
@@ -320,7 +345,7 @@ class DenoiserTrainConfig(Settings):
     trainer: TrainerConfig
     data: DataConfig
     vae: str
-    text: TextSettings
+    text: TextSettings | None = None
     arch: Literal["unet", "dit"] = "unet"
     unet: Architecture = Architecture(preset="sd15")
     schedule: ScheduleSettings = ScheduleSettings()
@@ -331,6 +356,15 @@ class DenoiserTrainConfig(Settings):
     attention: str = "auto"
     init_from: str = ""
     export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+
+    @model_validator(mode="after")
+    def _is_told_something(self) -> "DenoiserTrainConfig":
+        if self.text is None and not self.data.labels:
+            raise ValueError(
+                "there is neither text nor data.labels; give [text], or data.labels for a model "
+                "that is told classes alone"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cache_needs_fixed_pictures(self) -> "DenoiserTrainConfig":

@@ -9,15 +9,17 @@ from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sd_pipeline.classes import Classes
 from sd_pipeline.picture_opener import PictureError
 from sd_pipeline.printable import printable
 from sd_train.buckets import Size
 from sd_train.config import DataConfig
 from sd_train.data_buckets import bucket_of
-from sd_train.data_check import check_pictures, find_pictures
+from sd_train.data_check import check_pictures
 from sd_train.data_summary import dropped_lines, summarise, summary_lines
 from sd_train.entry_pictures import open_entry
 from sd_train.errors import TrainError
+from sd_train.labels import find_labelled
 from sd_train.task import Batch
 
 _DROPPED_SHOWN = 10
@@ -30,12 +32,14 @@ class PictureFolder:
     In memory the pictures are one uint8 tensor (N, size, size, 3), or with buckets one each, so an
     epoch costs no decoding; where `has_masks`, these are a fourth channel. `sizes` are those in
     which the pictures are handed out, width and height: only equal ones together. `training` has a
-    picture as often as its repeats say.
+    picture as often as its repeats say. `classes` are those of the pictures where `data.labels`
+    says so, else None.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        found = find_pictures(config.folder)
+        found = find_labelled(config)
+        self.classes = Classes(names=found.classes) if config.labels else None
         masked = any(entry.mask is not None for entry in found.entries)
         self.has_masks = masked or config.alpha_is_mask
         count, channels = len(found.entries), 4 if self.has_masks else 3
@@ -76,6 +80,14 @@ class PictureFolder:
     def captions(self) -> list[str]:
         """The captions in the order of the pictures."""
         return [entry.caption for entry in self.entries]
+
+    @property
+    def labels(self) -> list[int]:
+        """The numbers of the pictures' classes, in the order of the pictures; none without."""
+        if self.classes is None:
+            return []
+        number_of = {name: number for number, name in enumerate(self.classes.names)}
+        return [number_of[entry.label] for entry in self.entries if entry.label is not None]
 
     def pictures(self, indices: Sequence[int]) -> Tensor:
         """Return whole pictures of one size, uint8 (B, 3, H, W), channels last in memory."""

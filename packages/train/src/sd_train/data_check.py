@@ -55,6 +55,7 @@ class DataReport:
     others: list[Skipped]
     notes: list[str]
     bucket_step: int = 0
+    classes: tuple[str, ...] = ()
 
 
 def find_pictures(place: str) -> Found:
@@ -159,6 +160,7 @@ def _report(found: Found, results: "list[_Facts | PictureError]", config: DataCo
         others=found.others,
         notes=found.notes + masks,
         bucket_step=config.bucket_step,
+        classes=found.classes,
     )
 
 
@@ -166,7 +168,9 @@ def _remarks(
     entry: Entry, facts: _Facts, first: Path | TarMember | None, config: DataConfig
 ) -> list[Remark]:
     remarks = []
-    if entry.caption_from == "name":
+    if entry.caption_from == "name" and config.labels:
+        pass  # its label is what it shows
+    elif entry.caption_from == "name":
         remarks.append(Remark("uncaptioned", f"no caption; its name serves: {entry.caption!r}"))
     elif entry.caption_from == "class" and not entry.caption:
         remarks.append(Remark("uncaptioned", "no caption and no class"))

@@ -20,6 +20,7 @@ _SIDES = (64, 128, 256, 512, 768, 1024, 1536, 2048)
 _WORDS_SHOWN = 12
 _BUCKETS_SHOWN = 8
 _CAPTION_SHOWN = 160
+_CLASSES_SHOWN = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +40,7 @@ class CaptionStatistics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSummary:
-    """A data set in numbers: files by reason, shorter sides by band, aspect-ratio buckets."""
+    """A data set in numbers: files by reason, shorter sides by band, buckets, pictures by class."""
 
     num_used: int
     num_examples: int
@@ -49,6 +50,7 @@ class DataSummary:
     shorter_sides: dict[str, int]
     buckets: dict[str, int]
     captions: CaptionStatistics | None
+    classes: dict[str, int]
 
 
 def summarise(report: DataReport, tokenizer: "Tokenizer | None" = None) -> DataSummary:
@@ -64,6 +66,7 @@ def summarise(report: DataReport, tokenizer: "Tokenizer | None" = None) -> DataS
         shorter_sides=_shorter_sides(report.used),
         buckets=_buckets(report),
         captions=_caption_statistics(captions, tokenizer) if captions else None,
+        classes=_by_class(report),
     )
 
 
@@ -90,6 +93,8 @@ def summary_lines(summary: DataSummary, report: DataReport) -> list[str]:
             f"shorter sides: {sides}",
             f"buckets of {report.size} x {report.size}: {sizes}{more}",
         ]
+    if summary.classes:
+        lines.append(_class_line(summary.classes))
     if summary.captions is not None:
         lines += _caption_lines(summary.captions)
     return lines + [printable(note) for note in report.notes]
@@ -117,20 +122,22 @@ def document(report: DataReport, summary: DataSummary) -> dict[str, Any]:
         "folder": printable(report.folder),
         "size": report.size,
         "summary": asdict(summary),
-        "used": [_used_row(picture) for picture in report.used],
+        "used": [_used_row(picture, labelled=bool(report.classes)) for picture in report.used],
         "dropped": [_skipped_row(item) for item in report.skipped],
         "others": [_skipped_row(item) for item in report.others],
         "notes": [printable(note) for note in report.notes],
     }
 
 
-def _used_row(picture: UsedPicture) -> dict[str, Any]:
+def _used_row(picture: UsedPicture, *, labelled: bool) -> dict[str, Any]:
+    label = {"label": picture.entry.label} if labelled else {}
     return {
         "file": printable(picture.entry.path),
         "width": picture.width,
         "height": picture.height,
         "caption": picture.entry.caption,
         "caption_from": picture.entry.caption_from,
+        **label,
         "repeats": picture.entry.repeats,
         "mask": None if picture.entry.mask is None else printable(picture.entry.mask),
         "remarks": [{"kind": r.kind, "text": printable(r.text)} for r in picture.remarks],
@@ -169,6 +176,19 @@ def _buckets(report: DataReport) -> dict[str, int]:
         across, down = best_bucket(width, height, buckets)
         counts[f"{across} x {down}"] += count
     return dict(counts.most_common())
+
+
+def _by_class(report: DataReport) -> dict[str, int]:
+    counts = Counter(picture.entry.label for picture in report.used)
+    return {name: counts[name] for name in report.classes}
+
+
+def _class_line(counts: dict[str, int]) -> str:
+    shown = [f"{name} ({count})" for name, count in list(counts.items())[:_CLASSES_SHOWN]]
+    hidden = len(counts) - len(shown)
+    fewest = min(counts, key=lambda name: counts[name])
+    more = f", ... and {hidden} more, the fewest {fewest} ({counts[fewest]})" if hidden else ""
+    return printable(f"classes: {len(counts)}: {', '.join(shown)}{more}")
 
 
 def _caption_statistics(captions: list[str], tokenizer: "Tokenizer | None") -> CaptionStatistics:

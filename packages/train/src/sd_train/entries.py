@@ -25,6 +25,7 @@ class Entry:
     """A picture file, what it shows and who says so; `repeats` is how often an epoch has it.
 
     The file lies in a folder or in a shard, and so does `mask`, which says what of it is learnt.
+    `label` is what its class is called.
     """
 
     path: Path | TarMember
@@ -33,6 +34,7 @@ class Entry:
     repeats: int = 1
     tag_order: TagOrder = AS_WRITTEN
     mask: Path | TarMember | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,14 @@ class Found:
     """What lies in a data set before a picture is opened.
 
     `others` are files that are no pictures by their names. `notes` tell of settings, a line each.
+    `classes` are the labels that there are, in the order of their numbers.
     """
 
     entries: list[Entry] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     others: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +110,13 @@ def caption_of_name(stem: str) -> str:
     """Return what serves as the caption of a picture that has none: its name without the suffix."""
     # A name may have bytes that are no text, which no tokenizer takes.
     return stem.encode("utf-8", "ignore").decode().replace("_", " ")
+
+
+def label_of(value: object) -> str | None:
+    """Return what JSON calls a picture's class: a text or a whole number; None for all else."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value) if isinstance(value, str) or abs(value) < 2**31 else None
 
 
 def decode_caption(content: bytes, name: str) -> str:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from sd_pipeline import Parts
+from sd_train.build import label_table
 from sd_train.config import DataConfig, DenoiserTrainConfig, SampleSettings, WeightingSettings
 from sd_train.data import PictureFolder
 from sd_train.data_buckets import by_size
+from sd_train.data_check import find_pictures
 from sd_train.encoded import text_table
 from sd_train.errors import TrainError
 from sd_train.finetune_base import told_sizes
@@ -41,6 +43,15 @@ class Subject:
     drawn: PictureFolder | None = None
     scalars: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def prompts(self) -> list[str]:
+        """What is told of each real picture: its caption, or its class where no text is heard."""
+        assert self.real is not None
+        denoising = self.denoising
+        if denoising is None or denoising.parts.text_encoder is not None:
+            return self.real.captions
+        return [entry.label or "" for entry in self.real.entries]
+
 
 def model_subject(
     parts: Parts, name: str, data: str, *, device: torch.device, guidance_scale: float
@@ -52,7 +63,7 @@ def model_subject(
     if parts.task != "txt2img" or parts.family.name == "sdxl-refiner":
         raise TrainError(f"{name!r} is no text-to-image model; name one")
     side = parts.unet.config.sample_size * parts.vae.config.downsampling
-    real = open_all(data, side)
+    real = open_all(data, side, parts)
     return Subject(
         name=name,
         device=device,
@@ -63,9 +74,17 @@ def model_subject(
     )
 
 
-def open_all(data: str, size: int) -> PictureFolder:
-    """Open a folder's pictures, none of them held out from the others, or kept in memory."""
-    return PictureFolder(DataConfig(folder=data, size=size, holdout=0, in_memory=False))
+def open_all(data: str, size: int, parts: Parts | None = None) -> PictureFolder:
+    """Open a folder's pictures, none of them held out from the others, or kept in memory.
+
+    For a model that is told classes alone their labels tell which each is of, or else the folders.
+    """
+    config = DataConfig(folder=data, size=size, holdout=0, in_memory=False)
+    if parts is not None and parts.text_encoder is None and parts.classes is not None:
+        told = any(entry.label is not None for entry in find_pictures(data).entries)
+        labels = {"labels": "data" if told else "folders", "classes": parts.classes.names}
+        config = config.model_copy(update=labels)
+    return PictureFolder(config)
 
 
 @contextmanager
@@ -103,7 +122,7 @@ def _denoiser_subject(task: DenoiserTask, name: str, data: str | None) -> Subjec
     real, denoising = task.source.folder, task.denoising
     places: Sequence[int] = real.held_out
     if data is not None:
-        real = open_all(data, real.config.size)
+        real = open_all(data, real.config.size, denoising.parts)
         places = range(len(real))
     if not places:
         raise TrainError(f"{name}: the run has held nothing out (data.holdout = 0); give --data")
@@ -135,14 +154,18 @@ def _examples(
 ) -> Batch:
     """Encode pictures of one size, and their captions."""
     captions = [[folder.captions[place]] for place in places]
-    empty = parts.zeros_for_empty
-    table = text_table(parts.text_encoder, captions, None, reporter, zeros_for_empty=empty)
+    empty, kept = parts.zeros_for_empty, torch.zeros(len(places), dtype=torch.bool)
+    told: dict[str, Tensor] = {}
+    if parts.text_encoder is not None:
+        table = text_table(parts.text_encoder, captions, None, reporter, zeros_for_empty=empty)
+        told |= table.take(range(len(places)), kept)
+    labels = label_table(folder)
+    if labels is not None and parts.classes is not None:
+        told |= labels.take(places, kept)
     latents = encode_folder(parts.vae, folder, reporter.message, places)
-    sizes = {}
     if parts.unet.config.takes_sizes:
-        sizes = {"sizes": told_sizes(folder)[list(places)]}
-    text = table.take(range(len(places)), torch.zeros(len(places), dtype=torch.bool))
-    return {**text, **_of_one_size(latents), **sizes}
+        told["sizes"] = told_sizes(folder)[list(places)]
+    return {**told, **_of_one_size(latents)}
 
 
 def _of_one_size(latents: Mapping[str, Tensor]) -> dict[str, Tensor]:

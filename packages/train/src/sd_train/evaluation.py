@@ -201,12 +201,12 @@ def _pictures(
     subject: Subject, config: EvalConfig, judges: Judges, measures: set[str], tell: Tell
 ) -> dict[str, Any]:
     assert subject.real is not None
-    size, real = config.batch_size, subject.real
+    size, real, prompts = config.batch_size, subject.real, subject.prompts
 
     def shown(places: Sequence[int]) -> Pictures:
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            yield real.squares(part), [real.captions[place] for place in part]
+            yield real.squares(part), [prompts[place] for place in part]
             tell("real pictures", start + len(part), len(places))
 
     of_real = look(judges, shown(subject.places), subject.device)
@@ -241,7 +241,7 @@ def _drawn(subject: Subject, config: EvalConfig, tell: Tell) -> Pictures:
     assert subject.denoising is not None
     assert subject.real is not None
     order = torch.randperm(len(subject.places), generator=generator_for(config.seed, "prompts", 0))
-    captions = [subject.real.captions[subject.places[i]] for i in order.tolist()]
+    captions = [subject.prompts[subject.places[i]] for i in order.tolist()]
     kept = DrawnFolder(config.out) if config.out is not None else None
     for start in range(0, total, size):
         prompts = [captions[i % len(captions)] for i in range(start, min(start + size, total))]

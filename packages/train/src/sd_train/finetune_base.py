@@ -62,7 +62,7 @@ class Base(Generic[ConfigT]):
             safe = "fp32" if parts.vae.config.force_upcast and precision == "fp16" else precision
             latents = posteriors(parts.vae, folder, safe, cache, self.reporter)
         table = text_table(
-            parts.text_encoder,
+            parts.text,
             texts,
             cache,
             self.reporter,
@@ -110,9 +110,14 @@ def open_base(
     if parts.task != "txt2img" or parts.family.name == "sdxl-refiner":
         what = "a refiner" if parts.family.name == "sdxl-refiner" else f"for {parts.task}"
         raise TrainError(f"model = {config.model!r} is {what}; name a text-to-image model")
+    if parts.text_encoder is None:
+        raise TrainError(
+            f"model = {config.model!r} is told classes and hears no text; name a text-to-image "
+            "model, or let this one learn on by train with init_from"
+        )
     half = EXPORT_DTYPES[config.trainer.precision] if device.type == "cuda" else torch.float32
     layout = memory_format(config.trainer.channels_last)
-    for name, module in (("unet", parts.unet), ("text_encoder", parts.text_encoder)):
+    for name, module in (("unet", parts.unet), ("text_encoder", parts.text)):
         module.to(device, torch.float32 if name in whole else half)
     parts.vae.to(device)
     for network in (parts.unet, parts.vae):

@@ -97,7 +97,7 @@ def finetune_config(kind: type[ConfigT], values: Mapping[str, Any], *, origin: s
 
 def _line_of(model: Model) -> str:
     """Name the line of the tables that is for a model."""
-    if model.texts[0].tokenizer.closed:
+    if model.texts and model.texts[0].tokenizer.closed:
         return "scenes"
     if model.family.name not in _LORA:
         raise TrainError(

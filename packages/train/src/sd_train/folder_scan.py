@@ -4,16 +4,20 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from sd_pipeline.printable import printable
 from sd_train.entries import (
     CAPTION_SUFFIXES,
     MASK_SUFFIX,
     CaptionError,
+    CaptionSource,
     Entry,
     Found,
     Skipped,
     Subset,
+    caption_of_name,
+    label_of,
     mask_beside,
 )
 from sd_train.errors import TrainError
@@ -35,9 +39,9 @@ _KOHYA_FOLDER = re.compile(r"([0-9]+)_(.*)", re.DOTALL)
 def scan(folder: Path) -> Found:
     """List the pictures below `folder` with their captions, and what cannot be used.
 
-    Captions come from metadata.jsonl (`file_name`, `text`), else from a .txt or .caption file
-    beside the picture, else from its name. A picture below a subfolder `10_dog` is seen ten times
-    an epoch, and where it has no caption file its caption is "dog".
+    Captions come from metadata.jsonl (`file_name`, `text`, and perhaps `label`), else from a .txt
+    or .caption file beside the picture, else from its name. A picture below a subfolder `10_dog` is
+    seen ten times an epoch, and where it has no caption file its caption is "dog".
     """
     found = Found()
     pictures = list_pictures(folder, found)
@@ -65,6 +69,12 @@ def add_entry(path: Path, subset: Subset, found: Found) -> None:
         found.entries.append(subset.entry(path))
     except CaptionError as error:
         found.skipped.append(Skipped(str(path), f"its caption file {error}", "caption file"))
+
+
+def class_of_folder(name: str) -> str:
+    """Return the class that a folder is called by: "dog" of `dog`, and of kohya's `10_dog`."""
+    match = _KOHYA_FOLDER.fullmatch(name)
+    return match[2] if match is not None and int(match[1]) <= MAX_REPEATS else name
 
 
 def list_pictures(folder: Path, found: Found) -> list[Path]:
@@ -166,8 +176,9 @@ def _read_listing(listing: Path, found: Found) -> None:
             continue
         try:
             record = json.loads(line.decode("utf-8-sig"))
-            path, caption = listing.parent / record["file_name"], record["text"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            path, label = listing.parent / record["file_name"], record.get("label")
+            caption, origin = _told(record, path)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f'{type(error).__name__}: {error}; write {{"file_name": ..., "text": ...}}'
             found.skipped.append(Skipped(f"{listing} line {number}", reason, "listing"))
             continue
@@ -175,7 +186,15 @@ def _read_listing(listing: Path, found: Found) -> None:
         if problem:
             found.skipped.append(Skipped(str(path), f"{problem} in {LISTING}", "listing"))
         else:
-            found.entries.append(Entry(path, caption, "listing", mask=mask_beside(path)))
+            mask = mask_beside(path)
+            found.entries.append(Entry(path, caption, origin, mask=mask, label=label_of(label)))
+
+
+def _told(record: dict[str, Any], path: Path) -> tuple[Any, CaptionSource]:
+    """Return a line's caption; beside a label none is wanted, and the picture's name will do."""
+    if "label" in record and "text" not in record:
+        return caption_of_name(path.stem), "name"
+    return record["text"], "listing"
 
 
 def _name_unlisted(folder: Path, pictures: list[Path], found: Found) -> None:

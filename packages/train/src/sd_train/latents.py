@@ -10,6 +10,7 @@ from torch.nn import functional
 from sd_train.data import PictureFolder
 from sd_train.data_buckets import by_size, name_of
 from sd_train.images import to_float
+from sd_train.label_table import LabelTable
 from sd_train.task import Batch
 from sd_unet import Backbone, DiTConfig
 from sd_vae import AutoencoderKL
@@ -113,6 +114,7 @@ class DenoiserSource:
 
     A batch has `mean` and `std` if they are cached, else `images`; `token_ids` (and `token_ids_2`
     for a second text encoder), or `hidden_states` and `pooled`; `told` as `TextTable.take` says;
+    `class_labels` (N,) where there are `labels`, dropped where captions are;
     `sizes` where there are some: (N, 6), what SDXL is told of each picture; and `mask` where the
     folder has masks: (N, 1, h, w) from 0, not learnt, to 1, as large as latents or pictures. With
     buckets a batch is of one size.
@@ -122,13 +124,15 @@ class DenoiserSource:
         self,
         folder: PictureFolder,
         posteriors: dict[str, Tensor],
-        text: TextTable,
+        text: TextTable | None,
         sizes: Tensor | None = None,
+        labels: LabelTable | None = None,
     ) -> None:
         self.folder = folder
         self.posteriors = posteriors
         self.text = text
         self.sizes = sizes
+        self.labels = labels
         members = by_size(range(len(folder)), folder.sizes).values()
         self._rows = {place: row for each in members for row, place in enumerate(each)}
 
@@ -145,13 +149,12 @@ class DenoiserSource:
         return len(self.folder.training)
 
     def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
-        """Gather pictures; captions are dropped at random."""
+        """Gather pictures; captions and classes are dropped at random."""
         places = [self.folder.training[i] for i in indices]
         chance = torch.rand(len(places), generator=generator)
         dropped = chance < self.folder.config.caption_dropout
         return {
-            **self.text.take(places, dropped, generator),
-            **self._told_sizes(places),
+            **self._told(places, dropped, generator),
             **(self.cached(places) or self.folder.masked(places, generator)),
         }
 
@@ -167,8 +170,7 @@ class DenoiserSource:
         """Return pictures whole and with their captions, the same each time."""
         kept = torch.zeros(len(places), dtype=torch.bool)
         return {
-            **self.text.take(places, kept),
-            **self._told_sizes(places),
+            **self._told(places, kept),
             **(self.cached(places) or self.folder.masked(places)),
         }
 
@@ -183,5 +185,16 @@ class DenoiserSource:
             if name.partition("/")[2] == size
         }
 
-    def _told_sizes(self, places: Sequence[int]) -> dict[str, Tensor]:
-        return {} if self.sizes is None else {"sizes": self.sizes[list(places)]}
+    def _told(
+        self, places: Sequence[int], dropped: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Gather what is told of pictures: text, classes, sizes."""
+        told: dict[str, Tensor] = {}
+        if self.text is not None:
+            told |= self.text.take(places, dropped, generator)
+        if self.labels is not None:
+            untold = dropped if self.text is not None else torch.zeros_like(dropped)
+            told |= self.labels.take(places, untold, generator)
+        if self.sizes is not None:
+            told["sizes"] = self.sizes[list(places)]
+        return told

@@ -27,6 +27,7 @@ COMPRESSED_SUFFIXES = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
 )  # fmt: skip
 JSON_SUFFIX = ".json"
+LABEL_SUFFIX = ".cls"
 MAX_JSON_BYTES = 2**20
 MAX_SHARDS = 100_000
 
@@ -68,7 +69,8 @@ def scan_shards(shards: list[Path], found: Found) -> None:
     """Add the pictures of shards with their captions to `found`, and what cannot be used.
 
     A picture's caption is in the member of its name with .txt or .caption, else in that with .json
-    under "caption" or "text", else it is its name. All of them lie in one shard, in any order.
+    under "caption" or "text", else it is its name. Its label is in that with .cls. All of them lie
+    in one shard, in any order.
     """
     found.notes.append(f"shards: {len(shards)}")
     for shard in shards:
@@ -93,6 +95,7 @@ def _scan(shard: Path, found: Found) -> None:
     pictures: list[TarMember] = []
     captions: dict[str, TarMember] = {}
     masks: dict[str, TarMember] = {}
+    labels: dict[str, TarMember] = {}
     others: list[TarMember] = []
     for member in index_tar(shard, found):
         suffix = member.suffix.lower()
@@ -105,21 +108,28 @@ def _scan(shard: Path, found: Found) -> None:
         elif suffix in OTHER_PICTURE_SUFFIXES:
             reason = f"{suffix} is not read; convert it to PNG or JPEG"
             found.skipped.append(Skipped(str(member), reason, "format not read"))
+        elif member.suffix == LABEL_SUFFIX:
+            labels[member.base] = member
         elif member.suffix in (*CAPTION_SUFFIXES, JSON_SUFFIX):
             captions[member.name] = member
         else:
             others.append(member)
     for picture in pictures:
-        _add_picture(picture, captions, masks.get(picture.base), found)
+        _add_picture(picture, captions, masks.get(picture.base), labels.get(picture.base), found)
     found.others += [Skipped(str(each), "no picture by its name", "other file") for each in others]
     bases = {picture.base for picture in pictures}
     found.others += [_caption_file(each, each.base in bases) for each in captions.values()]
+    found.others += [_label_file(each, base in bases) for base, each in labels.items()]
     for base, mask in masks.items():
         name_mask(mask, base in bases, found)
 
 
 def _add_picture(
-    picture: TarMember, captions: dict[str, TarMember], mask: TarMember | None, found: Found
+    picture: TarMember,
+    captions: dict[str, TarMember],
+    mask: TarMember | None,
+    label: TarMember | None,
+    found: Found,
 ) -> None:
     for file in (picture, mask):
         if file is not None and file.size > MAX_BYTES:
@@ -135,7 +145,8 @@ def _add_picture(
     origin: CaptionSource = "file"
     if caption is None:
         caption, origin = caption_of_name(picture.base.rpartition("/")[2]), "name"
-    found.entries.append(Entry(picture, caption, origin, mask=mask))
+    told = None if label is None else _label(label)
+    found.entries.append(Entry(picture, caption, origin, mask=mask, label=told))
 
 
 def _caption(picture: TarMember, captions: dict[str, TarMember]) -> str | None:
@@ -165,6 +176,14 @@ def _json_caption(member: TarMember) -> str | None:
     return decode_caption(texts[0].encode("utf-8", "surrogatepass"), member.name)
 
 
+def _label(member: TarMember) -> str | None:
+    """Read a picture's label, None where there is none to read."""
+    try:
+        return _read(member).decode("utf-8-sig")
+    except (CaptionError, UnicodeDecodeError):
+        return None
+
+
 def _read(member: TarMember) -> bytes:
     """Read a caption's bytes, no more of them than it takes to see that they are too many."""
     part = TarMember(member.shard, member.name, member.offset, min(member.size, MAX_JSON_BYTES))
@@ -172,6 +191,12 @@ def _read(member: TarMember) -> bytes:
         return part.read_bytes()
     except OSError as error:
         raise CaptionError(f"{member.name} cannot be read ({error})") from error
+
+
+def _label_file(member: TarMember, is_used: bool) -> Skipped:
+    if is_used:
+        return Skipped(str(member), "a label file", "label file")
+    return Skipped(str(member), "a label without a picture", "label without a picture")
 
 
 def _caption_file(member: TarMember, is_used: bool) -> Skipped:

@@ -6,6 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sd_unet.batches import as_many
 from sd_unet.config import UNetConfig
+from sd_unet.pixel_attention import PixelAttention
 from sd_unet.resnet import Downsample, ResnetBlock, Upsample
 from sd_unet.transformer import SpatialTransformer
 
@@ -17,7 +18,7 @@ class Block(nn.Module):
         super().__init__()
         self.gradient_checkpointing = False
 
-    def run(self, layer: nn.Module, *inputs: Tensor) -> Tensor:
+    def run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
         """Call a layer, checkpointed (Chen et al., arXiv:1604.06174) where gradients flow."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             recomputed: Tensor = checkpoint(layer, *inputs, use_reentrant=False)
@@ -37,13 +38,13 @@ class DownBlock(Block):
         self.resnets = nn.ModuleList(ResnetBlock(c, channels[level], config) for c in inputs)
         self.attentions: nn.ModuleList | None = None
         if config.attention_levels[level]:
-            self.attentions = _transformers(config, level, num_layers)
+            self.attentions = _attentions(config, level, num_layers)
         self.downsamplers: nn.ModuleList | None = None
         if level < config.num_levels - 1:
             self.downsamplers = nn.ModuleList([Downsample(channels[level])])
 
     def forward(
-        self, x: Tensor, time_embedding: Tensor, hidden_states: Tensor
+        self, x: Tensor, time_embedding: Tensor, hidden_states: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the block's result and, oldest first, the skips that the way up will want."""
         skips = []
@@ -65,9 +66,9 @@ class MidBlock(Block):
         super().__init__()
         channels = config.block_out_channels[-1]
         self.resnets = nn.ModuleList(ResnetBlock(channels, channels, config) for _ in range(2))
-        self.attentions = _transformers(config, config.num_levels - 1, 1)
+        self.attentions = _attentions(config, config.num_levels - 1, 1)
 
-    def forward(self, x: Tensor, time_embedding: Tensor, hidden_states: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time_embedding: Tensor, hidden_states: Tensor | None) -> Tensor:
         """Map (B, C, H, W) to (B, C, H, W)."""
         x = self.run(self.resnets[0], x, time_embedding)
         x = self.run(self.attentions[0], x, hidden_states)
@@ -90,13 +91,13 @@ class UpBlock(Block):
         )
         self.attentions: nn.ModuleList | None = None
         if config.attention_levels[level]:
-            self.attentions = _transformers(config, level, num_layers)
+            self.attentions = _attentions(config, level, num_layers)
         self.upsamplers: nn.ModuleList | None = None
         if level > 0:
             self.upsamplers = nn.ModuleList([Upsample(width)])
 
     def forward(
-        self, x: Tensor, time_embedding: Tensor, hidden_states: Tensor, skips: list[Tensor]
+        self, x: Tensor, time_embedding: Tensor, hidden_states: Tensor | None, skips: list[Tensor]
     ) -> Tensor:
         """Return the block's result at the next skip's size, taking its own off ``skips``' end."""
         for index, resnet in enumerate(self.resnets):
@@ -110,6 +111,10 @@ class UpBlock(Block):
         return x
 
 
-def _transformers(config: UNetConfig, level: int, number: int) -> nn.ModuleList:
+def _attentions(config: UNetConfig, level: int, number: int) -> nn.ModuleList:
+    """Make a level's transformers, or where no text is heard the attention of its pixels."""
     transformer = config.transformer(level)
+    if not config.takes_text:
+        eps = config.norm_eps
+        return nn.ModuleList(PixelAttention(transformer, norm_eps=eps) for _ in range(number))
     return nn.ModuleList(SpatialTransformer(transformer) for _ in range(number))

@@ -11,7 +11,6 @@ _FIXED: dict[str, Any] = {
     "addition_embed_type_num_heads": 64,
     "attention_type": "default",
     "center_input_sample": False,
-    "class_embed_type": None,
     "class_embeddings_concat": False,
     "conv_in_kernel": 3,
     "conv_out_kernel": 3,
@@ -27,7 +26,6 @@ _FIXED: dict[str, Any] = {
     "mid_block_scale_factor": 1,
     "mid_block_type": "UNetMidBlock2DCrossAttn",
     "num_attention_heads": None,
-    "num_class_embeds": None,
     "only_cross_attention": False,
     "resnet_out_scale_factor": 1.0,
     "resnet_skip_time_act": False,
@@ -58,6 +56,8 @@ _SHARED: dict[str, tuple[str, Any]] = {
     "norm_eps": ("norm_eps", 1e-5),
     "addition_time_embed_dim": ("addition_time_embed_dim", None),
     "projection_input_dim": ("projection_class_embeddings_input_dim", None),
+    "num_class_embeds": ("num_class_embeds", None),
+    "class_embed_type": ("class_embed_type", None),
 }
 _ADDITION = ("addition_time_embed_dim", "projection_input_dim")
 _ADDITION_TYPE = "text_time"
@@ -105,6 +105,10 @@ def from_diffusers(values: Mapping[str, Any]) -> dict[str, Any]:
     }
     if fields["sample_size"] is None:
         fields["sample_size"] = 64
+    if fields["cross_attention_dim"] is None:
+        raise UNetConfigError(
+            f"UNet setting cross_attention_dim = None is not supported: a {class_name} hears text"
+        )
     _settle_addition(values.get("addition_embed_type"), fields)
     return {**fields, "attention_levels": _attention_levels(values)}
 

@@ -15,6 +15,7 @@ from sd_unet.conditions import AddedConditions
 from sd_unet.dit_config import DiTConfig
 from sd_unet.errors import UNetInputError
 from sd_unet.timestep import TimestepEmbedding, sinusoidal_embedding
+from sd_unet.told import check_told, new_class_table, with_classes
 from sd_unet.transformer import Attention, FeedForward
 
 _TIME_CHANNELS = 256
@@ -34,20 +35,22 @@ class DiTBlock(nn.Module):
         self.norm1 = _plain_norm(channels)
         self.attn1 = Attention(config.transformer, channels)
         self.attn2: Attention | None = None
-        if config.conditioning == "cross":
+        if config.conditioning == "cross" and config.cross_attention_dim is not None:
             self.norm2 = _plain_norm(channels)
             self.attn2 = Attention(config.transformer, config.cross_attention_dim)
         self.norm3 = _plain_norm(channels)
         self.ff = FeedForward(channels)
         self.modulation = Linear(channels, 6 * channels)
 
-    def forward(self, tokens: Tensor, time_embedding: Tensor, hidden_states: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, time_embedding: Tensor, hidden_states: Tensor | None
+    ) -> Tensor:
         """Map tokens (B, N, C), the time (B, C) and the text's states (B, T, D) to (B, N, C)."""
         steering = self.modulation(F.silu(time_embedding))[:, None].chunk(6, dim=-1)
         shift_attn, scale_attn, gate_attn, shift_ff, scale_ff, gate_ff = steering
         normed = _modulated(self.norm1(tokens), shift_attn, scale_attn)
         tokens = tokens + gate_attn * self.attn1(normed, normed)
-        if self.attn2 is not None:
+        if self.attn2 is not None and hidden_states is not None:
             tokens = tokens + self.attn2(self.norm2(tokens), hidden_states)
         normed = _modulated(self.norm3(tokens), shift_ff, scale_ff)
         out: Tensor = tokens + gate_ff * self.ff(normed)
@@ -69,8 +72,11 @@ class DiT(Block):
         self.conv_in = Conv2d(config.in_channels, channels, kernel_size=patch, stride=patch)
         self.time_embedding = TimestepEmbedding(_TIME_CHANNELS, channels)
         self.text_embedding: nn.Linear | None = None
-        if config.conditioning == "adaln":
+        if config.conditioning == "adaln" and config.cross_attention_dim is not None:
             self.text_embedding = Linear(config.cross_attention_dim, channels)
+        self.class_embedding: nn.Embedding | None = None
+        if config.num_class_embeds is not None:
+            self.class_embedding = new_class_table(config.num_class_embeds, channels)
         self.transformer_blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.num_layers))
         self.skips = nn.ModuleList(
             Linear(2 * channels, channels)
@@ -85,18 +91,23 @@ class DiT(Block):
         self,
         latents: Tensor,
         timesteps: Tensor,
-        hidden_states: Tensor,
+        hidden_states: Tensor | None = None,
         added: AddedConditions | None = None,
+        class_labels: Tensor | None = None,
     ) -> Tensor:
         """Predict (B, C, H, W) from latents, timesteps (B,) and the text's states (B, T, D).
 
-        Several times as many texts are taken as ``UNet`` takes them.
+        Classes (B,), and several times as many texts or classes, are taken as ``UNet`` takes them.
         Any H and W will do: what is no whole patch is filled up with zeros and cut off again.
-        Raises ``UNetInputError`` where ``added`` is given, which only SDXL's networks take.
+        Raises ``UNetInputError`` where ``added`` is given, which only SDXL's networks take, and for
+        texts and classes as ``UNet`` does.
         """
         if added is not None:
             raise UNetInputError("a DiT takes no added conditions: leave `added` out")
-        latents, timesteps = as_many(latents, hidden_states), as_many(timesteps, hidden_states)
+        check_told(self.config, latents, hidden_states, class_labels)
+        told = class_labels if hidden_states is None else hidden_states
+        if told is not None:
+            latents, timesteps = as_many(latents, told), as_many(timesteps, told)
         patch, (height, width) = self.config.patch_size, latents.shape[-2:]
         x = self.conv_in(F.pad(latents, (0, -width % patch, 0, -height % patch)))
         rows, columns = x.shape[-2:]
@@ -104,8 +115,9 @@ class DiT(Block):
         tokens = rearrange(x, "b c h w -> b (h w) c") + positions.to(x)
         sinusoids = sinusoidal_embedding(timesteps, _TIME_CHANNELS)
         time_embedding = self.time_embedding(sinusoids.to(latents.dtype))
-        if self.text_embedding is not None:
+        if self.text_embedding is not None and hidden_states is not None:
             time_embedding = time_embedding + self.text_embedding(hidden_states.mean(dim=1))
+        time_embedding = with_classes(time_embedding, self.class_embedding, class_labels)
         tokens = self._through_blocks(tokens, time_embedding, hidden_states)
         shift, scale = self.modulation_out(F.silu(time_embedding))[:, None].chunk(2, dim=-1)
         patches = self.proj_out(_modulated(self.norm_out(tokens), shift, scale))
@@ -123,7 +135,7 @@ class DiT(Block):
                 module.backend = name
 
     def _through_blocks(
-        self, tokens: Tensor, time_embedding: Tensor, hidden_states: Tensor
+        self, tokens: Tensor, time_embedding: Tensor, hidden_states: Tensor | None
     ) -> Tensor:
         kept: list[Tensor] = []
         first_joined = len(self.transformer_blocks) - len(self.skips)

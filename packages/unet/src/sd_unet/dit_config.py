@@ -19,9 +19,11 @@ class DiTConfig:
 
     ``conditioning`` is how the text is heard: "cross" by cross-attention in every block, "adaln"
     as the mean of its states added to the time's embedding, which is how the paper tells a class;
-    the fitting choice where captions are labels. ``long_skips`` joins the first half's blocks to
-    the second half's (U-ViT, Bao et al., arXiv:2209.12152). Raises ``UNetConfigError`` for numbers
-    that do not fit together.
+    the fitting choice where captions are labels. Without ``cross_attention_dim`` no text is heard.
+    ``num_class_embeds`` classes are told by number, as in the paper: a table's row is added to the
+    time's embedding, by convention the last one for no class. ``long_skips`` joins the first half's
+    blocks to the second half's (U-ViT, Bao et al., arXiv:2209.12152). Raises ``UNetConfigError``
+    for numbers that do not fit together.
     """
 
     sample_size: int = 32
@@ -31,10 +33,11 @@ class DiTConfig:
     channels: int = 1152
     num_layers: int = 28
     num_heads: int = 16
-    cross_attention_dim: int = 768
+    cross_attention_dim: int | None = 768
     conditioning: Conditioning = "cross"
     long_skips: bool = False
     upcast_attention: bool = False
+    num_class_embeds: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("sample_size", "in_channels", "out_channels", "patch_size", "num_layers"):
@@ -55,6 +58,21 @@ class DiTConfig:
                 f"conditioning {self.conditioning!r} is unknown: choose of "
                 f"{', '.join(get_args(Conditioning))}"
             )
+
+        if self.num_class_embeds is not None and self.num_class_embeds < 1:
+            raise UNetConfigError(
+                f"num_class_embeds {self.num_class_embeds}: give 1 or more, or leave it out"
+            )
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the network hears a text."""
+        return self.cross_attention_dim is not None
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether the network is told classes."""
+        return self.num_class_embeds is not None
 
     @property
     def takes_sizes(self) -> bool:
@@ -80,7 +98,10 @@ class DiTConfig:
 
     def to_diffusers(self) -> dict[str, Any]:
         """Return its config.json: the fields, under a class name that is ours."""
-        return {"_class_name": DIT_CLASS, **asdict(self)}
+        values = {"_class_name": DIT_CLASS, **asdict(self)}
+        if self.num_class_embeds is None:  # as in older files
+            del values["num_class_embeds"]
+        return values
 
     @staticmethod
     def from_diffusers(values: Mapping[str, Any]) -> "DiTConfig":
@@ -90,15 +111,19 @@ class DiTConfig:
         for name in settings:
             if name not in known:
                 raise UNetConfigError(f"DiT setting {name} is unknown: leave it out")
-            if type(settings[name]) is not type(getattr(_DEFAULT, name)):
+            if name in _OPTIONAL and settings[name] is None:
+                continue
+            if type(settings[name]) is not type(_EXAMPLES.get(name, getattr(_DEFAULT, name))):
                 raise UNetConfigError(
                     f"DiT setting {name} = {settings[name]!r:.60} is of the wrong type: give one "
-                    f"such as {getattr(_DEFAULT, name)!r}"
+                    f"such as {_EXAMPLES.get(name, getattr(_DEFAULT, name))!r}"
                 )
         return DiTConfig(**settings)
 
 
 _DEFAULT = DiTConfig()
+_OPTIONAL = ("cross_attention_dim", "num_class_embeds")
+_EXAMPLES = {"num_class_embeds": 1001}
 
 
 def dit_xl_2() -> DiTConfig:

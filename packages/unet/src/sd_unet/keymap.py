@@ -26,20 +26,23 @@ _ADDITION = (
     Rule("label_emb.0.0.{}", "add_embedding.linear_1.{}"),
     Rule("label_emb.0.2.{}", "add_embedding.linear_2.{}"),
 )
+# Of networks that are told classes.
+_CLASSES = (Rule("label_emb.weight", "class_embedding.weight"),)
 
 
 def ldm_key_map(config: BackboneConfig | None = None) -> KeyMap:
     """Return the map from LDM's names, below ``model.diffusion_model.``, to ours.
 
     LDM numbers its blocks straight through, so the map depends on the architecture: SD 1.x, 2.x
-    and their variants of more input channels share the default one. LDM has no DiT: ours keeps its
-    names there.
+    and their variants of more input channels share the default one. LDM has no DiT and,
+    of those here, no UNet that hears no text: ours keep their names there.
     """
     config = config or sd15()
-    if isinstance(config, DiTConfig):
+    if isinstance(config, DiTConfig) or not config.takes_text:
         return KeyMap((Rule("{*}", "{*}"),))
     addition = () if config.projection_input_dim is None else _ADDITION
-    return KeyMap((*_ENDS, *addition, *_down(config), *_middle(), *_up(config)))
+    classes = () if config.num_class_embeds is None else _CLASSES
+    return KeyMap((*_ENDS, *addition, *classes, *_down(config), *_middle(), *_up(config)))
 
 
 def _down(config: UNetConfig) -> list[AnyRule]:

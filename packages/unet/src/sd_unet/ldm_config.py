@@ -43,7 +43,7 @@ def config_from_ldm(
     channels = tuple(level.channels for level in levels)
     linear = len(_shape(shapes, "middle_block.1.proj_in.weight")) == 2
     text = _shape(shapes, "middle_block.1.transformer_blocks.0.attn2.to_k.weight")
-    label = shapes.get("label_emb.0.0.weight")
+    label, classes = shapes.get("label_emb.0.0.weight"), shapes.get("label_emb.weight")
     return UNetConfig(
         sample_size=sample_size,
         in_channels=in_channels,
@@ -58,6 +58,7 @@ def config_from_ldm(
         norm_num_groups=norm_num_groups,
         addition_time_embed_dim=None if label is None else addition_time_embed_dim,
         projection_input_dim=None if label is None else label[1],
+        num_class_embeds=None if classes is None else classes[0],
     )
 
 

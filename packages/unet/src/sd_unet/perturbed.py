@@ -9,6 +9,7 @@ from torch import Tensor
 from sd_unet.backbones import Backbone
 from sd_unet.dit import DiT, DiTBlock
 from sd_unet.errors import UNetInputError
+from sd_unet.pixel_attention import PixelAttention
 from sd_unet.transformer import Attention, TransformerBlock
 
 _BLOCKS = {"mid": "mid_block", "down": "down_blocks", "up": "up_blocks"}
@@ -44,6 +45,9 @@ def self_attentions(unet: Backbone, layers: Sequence[str]) -> Mapping[str, Atten
         for name, module in unet.named_modules()
         if isinstance(module, TransformerBlock | DiTBlock)
     }
+    found |= {
+        name: module for name, module in unet.named_modules() if isinstance(module, PixelAttention)
+    }
     names = _BLOCKS
     if isinstance(unet, DiT):
         names = {"mid": f"{_DIT_BLOCKS}.{len(unet.transformer_blocks) // 2}"}
@@ -63,9 +67,6 @@ def self_attentions(unet: Backbone, layers: Sequence[str]) -> Mapping[str, Atten
 
 def _seeing_itself(num_rows: int) -> Callable[[Attention, tuple[Tensor, Tensor], Tensor], Tensor]:
     def hook(attention: Attention, args: tuple[Tensor, Tensor], output: Tensor) -> Tensor:
-        tokens = args[0][-num_rows:]
-        # The linears are called as modules, so that adapters are heeded here too.
-        values = attention.to_v(tokens).to(tokens.dtype)
-        return torch.cat([output[:-num_rows], attention.to_out(values)])
+        return torch.cat([output[:-num_rows], attention.seeing_itself(args[0][-num_rows:])])
 
     return hook

@@ -13,16 +13,16 @@ from sd_unet.config import TransformerConfig
 class Attention(nn.Module):
     """Multi-head attention of tokens to a context (Vaswani et al., arXiv:1706.03762, 3.2.2)."""
 
-    def __init__(self, config: TransformerConfig, context_dim: int) -> None:
+    def __init__(self, config: TransformerConfig, context_dim: int, *, bias: bool = False) -> None:
         super().__init__()
         channels = config.channels
         self.num_heads = config.num_heads
         self.upcast = config.upcast_attention
         self.backend = "auto"
         # Three linears, always called as modules: adapters hook them.
-        self.to_q = Linear(channels, channels, bias=False)
-        self.to_k = Linear(context_dim, channels, bias=False)
-        self.to_v = Linear(context_dim, channels, bias=False)
+        self.to_q = Linear(channels, channels, bias=bias)
+        self.to_k = Linear(context_dim, channels, bias=bias)
+        self.to_v = Linear(context_dim, channels, bias=bias)
         self.to_out = nn.Sequential(Linear(channels, channels))
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
@@ -34,6 +34,12 @@ class Attention(nn.Module):
         attended = self._attend(query, key, value)
         merged = rearrange(attended, "b h t d -> b t (h d)")
         out: Tensor = self.to_out(merged.to(tokens.dtype))
+        return out
+
+    def seeing_itself(self, tokens: Tensor) -> Tensor:
+        """Return what comes out where every token attends to itself alone: its own value."""
+        # The linears are called as modules, so that adapters are heeded here too.
+        out: Tensor = self.to_out(self.to_v(tokens).to(tokens.dtype))
         return out
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -86,6 +92,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.channels)
         self.attn1 = Attention(config, config.channels)
+        assert config.cross_attention_dim is not None, "without a text there are no transformers"
         self.norm2 = nn.LayerNorm(config.channels)
         self.attn2 = Attention(config, config.cross_attention_dim)
         self.norm3 = nn.LayerNorm(config.channels)

@@ -1,4 +1,4 @@
-"""The text-conditioned latent UNet."""
+"""The latent UNet, told by text, by classes, or by both."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,15 +9,18 @@ from sd_unet.blocks import Block, DownBlock, MidBlock, UpBlock
 from sd_unet.conditions import AddedConditions, embed_conditions
 from sd_unet.config import UNetConfig
 from sd_unet.errors import UNetInputError
+from sd_unet.pixel_attention import PixelAttention
 from sd_unet.resnet import ResnetBlock
 from sd_unet.timestep import TimestepEmbedding, sinusoidal_embedding
+from sd_unet.told import check_told, new_class_table, with_classes
 from sd_unet.transformer import Attention, SpatialTransformer
 
 
 class UNet(nn.Module):
     """The denoising network of latent diffusion (Rombach et al., arXiv:2112.10752, section 3.3).
 
-    Its state-dict keys are those of diffusers' UNet2DConditionModel. A new one predicts zero: the
+    Its state-dict keys are those of diffusers' UNet2DConditionModel, or, where it hears no text,
+    of UNet2DModel. A new one predicts zero: the
     last layer of each residual branch starts at zero (Dhariwal and Nichol, arXiv:2105.05233).
     """
 
@@ -32,6 +35,7 @@ class UNet(nn.Module):
             self.add_embedding = TimestepEmbedding(
                 config.projection_input_dim, config.time_embed_dim
             )
+        self.class_embedding = _class_embedding(config)
         self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in levels)
         self.mid_block = MidBlock(config)
         self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(levels))
@@ -43,24 +47,24 @@ class UNet(nn.Module):
         self,
         latents: Tensor,
         timesteps: Tensor,
-        hidden_states: Tensor,
+        hidden_states: Tensor | None = None,
         added: AddedConditions | None = None,
+        class_labels: Tensor | None = None,
     ) -> Tensor:
         """Predict (B, C, H, W) from latents, timesteps (B,) and the text's states (B, T, D).
 
         Any H and W will do; timesteps are whole or between, in the training schedule's units.
         With R texts for each of the latents, (R * B, T, D) in R rows of B one after the other, the
         result is (R * B, C, H, W), and what comes before the first text is computed once.
-        SDXL's networks want ``added``, as long as the texts, and others want none, else
-        ``UNetInputError`` is raised, as it is for texts that are no multiple of the latents.
+        SDXL's networks want ``added``, as long as the texts, and others want none; those with
+        classes want ``class_labels`` (R * B,), or (R * B, D) of ``class_embed_type`` "identity";
+        and those that hear no text want no states. Else ``UNetInputError`` is raised, as it is for
+        texts or classes that are no multiple of the latents.
         """
-        if len(hidden_states) % len(latents):
-            raise UNetInputError(
-                f"{len(hidden_states)} texts do not go with {len(latents)} latents: "
-                "give as many texts, or several times as many"
-            )
+        check_told(self.config, latents, hidden_states, class_labels)
         time_embedding = self._embed_time(latents, timesteps, added)
-        latents = as_many(latents, time_embedding)  # SDXL's embedding tells of the text already
+        time_embedding = with_classes(time_embedding, self.class_embedding, class_labels)
+        latents = as_many(latents, time_embedding)  # what is told is in the embedding already
         x = self.conv_in(latents)
         skips = [x]
         for down_block in self.down_blocks:
@@ -120,6 +124,19 @@ class UNet(nn.Module):
                 last_layers.append(module.conv2)
             elif isinstance(module, SpatialTransformer):
                 last_layers.append(module.proj_out)
+            elif isinstance(module, PixelAttention):
+                last_layers.append(module.to_out)
         for layer in last_layers:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
+
+
+def _class_embedding(config: UNetConfig) -> nn.Module | None:
+    """Make what classes are embedded by, under diffusers' name; None where there are none."""
+    if config.class_embed_type == "timestep":
+        return TimestepEmbedding(config.block_out_channels[0], config.time_embed_dim)
+    if config.class_embed_type == "identity":
+        return nn.Identity()
+    if config.num_class_embeds is None:
+        return None
+    return new_class_table(config.num_class_embeds, config.time_embed_dim)

@@ -42,6 +42,17 @@ def check(
     alpha_is_mask: Annotated[
         bool, typer.Option(help="Take alpha for a mask [data.alpha_is_mask].")
     ] = False,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Count pictures by class: of the 'folders' they lie in, one a class, or of the "
+            "'data', which is label in metadata.jsonl and .cls in shards [data.labels]."
+        ),
+    ] = "",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="The classes that may be, with commas between [data.classes]."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Name every file as used, with what is odd about it, or dropped, and why; and sum up.
@@ -59,6 +70,8 @@ def check(
         "bucket_step": bucket_step,
         "max_pixels": max_pixels,
         "alpha_is_mask": alpha_is_mask,
+        "labels": labels,
+        "classes": None if classes is None else [name.strip() for name in classes.split(",")],
     }
     given = {name: value for name, value in settings.items() if value is not None}
     report = _checked(parse_config(DataConfig, given, origin="data check"))
@@ -71,9 +84,10 @@ def check(
 
 
 def _checked(config: "DataConfig") -> "DataReport":
-    from sd_train.data_check import check_pictures, find_pictures
+    from sd_train.data_check import check_pictures
+    from sd_train.labels import find_labelled
 
-    found = find_pictures(config.folder)
+    found = find_labelled(config)
     with progress() as bars:
         bar = bars.add_task("opening", total=len(found.entries), note="")
         return check_pictures(found, config, on_item=lambda done: bars.update(bar, completed=done))

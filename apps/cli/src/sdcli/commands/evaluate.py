@@ -109,8 +109,9 @@ def _model(name: str, data: str, options: EvalOptions) -> "Subject":
     device = resolve_device(options.device)
     opened, path = open_named(name, variant=options.variant, use_ema=False)
     parts = build(opened)
-    for module in (parts.unet, parts.text_encoder):
-        module.to(device, resolve_dtype(options.dtype, device))
+    for module in parts.networks:
+        if module is not parts.vae:
+            module.to(device, resolve_dtype(options.dtype, device))
     parts.vae.to(device)  # in fp32: SDXL's overflows in fp16
     defaults = read_defaults(path)
     scale = parts.family.guidance_scale if defaults is None else defaults.guidance_scale

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List models, look into one, download one.", no_args_is_help=False)
 _COLUMNS = ("model", "family", "dtype", "size", "hash", "licence", "place")
+_CLASSES_SHOWN = 40
 _SINGLE_FILES = (".safetensors", ".ckpt")
 
 
@@ -130,6 +131,10 @@ def _lines(found: "ModelInfo") -> Iterator[str]:
         yield f"family      {found.family}, for {found.task}"
         snr = ", zero terminal SNR" if found.zero_terminal_snr else ""
         yield f"prediction  {found.prediction}{snr} (told by: {found.prediction_told_by})"
+    if found.classes:
+        shown = ", ".join(found.classes[:_CLASSES_SHOWN])
+        more = ", ..." * (len(found.classes) > _CLASSES_SHOWN)
+        yield f"classes     {len(found.classes)}: {shown}{more}"
     for part in found.parts:
         yield (
             f"part        {part.name}: {part.num_parameters / 1e6:,.2f} M parameters, "

@@ -166,6 +166,7 @@ def _request(
         "blend": record.with_seed(record.batch_seed).blend,
         "seamless": record.seamless,
         "clip_skip": record.clip_skip,
+        "class_name": record.class_name,
         "adapters": record.adapters,
     }
     if not record.edit:

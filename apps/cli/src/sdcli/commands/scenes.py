@@ -25,13 +25,20 @@ def scenes(
         str | None,
         typer.Option(help="Views of one particular dog or cat instead: rex or momo."),
     ] = None,
+    labelled: Annotated[
+        bool,
+        typer.Option(
+            "--labelled", help="Draw one kind of thing a picture, and write its name as the label."
+        ),
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Processes. [default: one a core]")] = None,
     json: AsJson = False,
 ) -> None:
     """Draw captioned scenes into a folder with a metadata.jsonl.
 
     With --subject, the pictures show one particular dog or cat that no scene has, for finetuning;
-    another --seed gives views to hold out.
+    another --seed gives views to hold out. With --labelled, a model that is told classes can learn
+    from them: `data.labels = "data"`.
     """
     from sd_scenes import write_folder
 
@@ -45,6 +52,7 @@ def scenes(
             two_coloured=two_coloured,
             sided=sided,
             subject=subject,
+            labelled=labelled,
             workers=workers,
             on_item=lambda done: bars.update(bar, completed=done),
         )
@@ -58,6 +66,7 @@ def scenes(
             "two_coloured": two_coloured,
             "sided": sided,
             "subject": subject,
+            "labelled": labelled,
         },
         as_json=json,
     )

@@ -101,6 +101,13 @@ def train(
             help="Train the text encoder along, or keep it as it is [text.train].",
         ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="What tells each picture's class: folders, one a class, or data, which is label "
+            "in metadata.jsonl and .cls in shards [data.labels]."
+        ),
+    ] = None,
     buckets: Annotated[
         bool | None,
         typer.Option(
@@ -110,7 +117,7 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train the UNet, with the text encoder frozen or trained along."""
+    """Train the UNet, with the text encoder frozen or trained along, or told classes."""
     from sd_train import DenoiserTrainConfig
 
     overrides = {
@@ -118,6 +125,7 @@ def train(
         "vae": vae,
         "arch": arch,
         "text.train": train_text_encoder,
+        "data.labels": labels,
         "data.buckets": buckets,
         **common.values(),
     }

@@ -30,14 +30,19 @@ def txt2img(
             "--prompts",
             help="A file of prompts, one a line, or - for stdin. A line may end in options of its "
             "own: --negative --width --height --steps --sampler --schedule --guidance --seed "
-            "--count --batch --seamless --clip-skip.",
+            "--count --batch --seamless --clip-skip --class.",
         ),
     ] = None,
     width: Width = None,
     height: Height = None,
     count: Count = 1,
 ) -> None:
-    """Draw pictures from a prompt and print each one's path, seed and time."""
+    """Draw pictures from a prompt and print each one's path, seed and time.
+
+    Of a model that was taught classes and no text, the prompt is a class's name or number.
+    """
+    if prompt is None and prompt_file is None:
+        prompt = sampling.class_name
     settings = {
         **sampling.settings(seed=choose_seed(sampling.seed, count)),
         "width": width,

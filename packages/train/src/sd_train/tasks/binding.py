@@ -153,7 +153,7 @@ def build_binding_task(config: TextBindConfig, reporter: Reporter | None = None)
     reporter = reporter or SilentReporter()
     parts = load_model(Path(config.model))
     if not isinstance(parts.text_encoder, TextTower):
-        raise TrainError(f"model {config.model!r} has two text encoders; only one can be taught")
+        raise TrainError(f"model {config.model!r} has no text encoder or two; one can be taught")
     tokenizer = parts.text_encoder.tokenizer
     ids = tuple(
         _ids(tokenizer, words) for words in (config.modifiers, config.pointers, config.skipped)

@@ -1,4 +1,4 @@
-"""The UNet learns to take noise from latents, told by text (Rombach et al., arXiv:2112.10752)."""
+"""The UNet learns to take noise from latents, told by text or by classes (arXiv:2112.10752)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sd_pipeline import Parts, save_model
-from sd_textenc import TextTower
+from sd_textenc import DualTextEncoder
 from sd_train.config import DenoiserTrainConfig
 from sd_train.images import grid
 from sd_train.latents import DenoiserSource
@@ -25,7 +25,8 @@ class DenoiserTask:
 
     def __init__(self, parts: Parts, source: DenoiserSource, config: DenoiserTrainConfig) -> None:
         self.unet: Backbone = parts.unet
-        assert isinstance(parts.text_encoder, TextTower)  # two towers are not trained from nothing
+        # Two towers are not trained from nothing.
+        assert not isinstance(parts.text_encoder, DualTextEncoder)
         self.text_encoder = parts.text_encoder
         self.vae = parts.vae
         self.parts = parts
@@ -37,7 +38,8 @@ class DenoiserTask:
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Name what learns: the UNet, and the text encoder if it is trained along."""
-        if self.config.text.train:
+        text = self.config.text
+        if self.text_encoder is not None and text is not None and text.train:
             return {"unet": self.unet, "text_encoder": self.text_encoder}
         return {"unet": self.unet}
 
@@ -72,10 +74,22 @@ class DenoiserTask:
         save_model(folder, self.parts, dtype=EXPORT_DTYPES[self.config.export_dtype])
 
     def _samples(self) -> dict[str, Tensor]:
-        settings = self.config.samples
-        captions = [self.source.folder.captions[i] for i in self.source.folder.held_out]
+        settings, folder = self.config.samples, self.source.folder
+        captions = [folder.captions[i] for i in folder.held_out]
+        labels: list[int] | None = None
+        if self.text_encoder is None and folder.classes is not None:
+            captions = in_turn(folder.classes.names, settings.count)
+        elif folder.classes is not None and not settings.prompts:
+            labels = [folder.labels[i] for i in folder.held_out][: settings.count]
         prompts = list(settings.prompts or captions)[: settings.count]
         if not prompts:
             return {}
-        images = self.denoising.samples(prompts, settings)
+        images = self.denoising.samples(prompts, settings, labels=labels)
         return {"samples": grid(images, min(_COLUMNS, len(prompts)))}
+
+
+def in_turn(names: Sequence[str], count: int) -> list[str]:
+    """Return `count` names: each as often as every other, or where they are more, spread evenly."""
+    if len(names) <= count:
+        return [names[i % len(names)] for i in range(count)]
+    return [names[i * len(names) // count] for i in range(count)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sd_pipeline import Parts
-from sd_pipeline.conditions import Conditions
+from sd_pipeline.script import Conditions
 from sd_sampler import (
     Network,
     NoiseSource,
@@ -108,11 +108,17 @@ class Denoising:
 
     @torch.no_grad()
     def samples(
-        self, prompts: Sequence[str], settings: SampleSettings, *, first_seed: int = 0
+        self,
+        prompts: Sequence[str],
+        settings: SampleSettings,
+        *,
+        first_seed: int = 0,
+        labels: Sequence[int] | None = None,
     ) -> Tensor:
         """Draw a picture for each prompt, uint8 (B, 3, H, W).
 
-        Picture i is from the noise of seed `first_seed` + i.
+        Picture i is from the noise of seed `first_seed` + i. Prompts are classes where no text is
+        heard; `labels` are classes beside the prompts, without them none.
         """
         config, size = self.parts.unet.config, self.parts.unet.config.sample_size
         noise = NoiseSource(
@@ -124,13 +130,9 @@ class Denoising:
         way = plan(
             settings.sampler, settings.sigmas or None, self.schedule, settings.steps, options
         )
-        text = self.parts.text_encoder.encode(list(prompts))
-        untold = self.parts.text_encoder.encode([""] * len(prompts))
-        if self.parts.zeros_for_empty:
-            untold = untold.zeroed()
         cond, uncond = (
-            way.denoiser(self._network(each), self.prediction, dtype=self.dtype)
-            for each in (text, untold)
+            way.denoiser(self._network(told), self.prediction, dtype=self.dtype)
+            for told in (self._asked(prompts, labels), self._asked([""] * len(prompts), None))
         )
         latents = way.run(classifier_free(cond, uncond, settings.guidance_scale), noise)
         vae = self.parts.vae
@@ -139,16 +141,31 @@ class Denoising:
         with whole if vae.config.force_upcast else nullcontext():
             return to_uint8(vae.decode(vae.unscale(latents)))
 
-    def _network(self, text: Conditioning) -> Network:
+    def _asked(self, prompts: Sequence[str], labels: Sequence[int] | None) -> Conditions:
+        """Return what a picture is drawn by for each prompt: "" is no text, or no class."""
+        classes, text = self.parts.classes, None
+        if self.parts.text_encoder is not None:
+            text = self.parts.text_encoder.encode(list(prompts))
+            if self.parts.zeros_for_empty and not any(prompts):
+                text = text.zeroed()
+        elif classes is not None:
+            labels = [classes.number(prompt) for prompt in prompts]
         side = self.parts.unet.config.sample_size * self.parts.vae.config.downsampling
-        whole = torch.tensor([[side, side, 0, 0, side, side]] * len(text.hidden_states))
-        told = self._with_sizes(text, whole.to(self.device, torch.float32))
+        whole = torch.tensor([[side, side, 0, 0, side, side]] * len(prompts))
+        numbers = None if labels is None else torch.tensor(list(labels), device=self.device)
+        return self._conditions(text, whole.to(self.device, torch.float32), numbers)
 
+    def _network(self, told: Conditions) -> Network:
         def network(x: Tensor, timesteps: Tensor) -> Tensor:
-            output: Tensor = self.parts.unet(x, timesteps, told.hidden_states, told.added)
-            return output.float()
+            return self._output(x, timesteps, told)
 
         return network
+
+    def _output(self, x: Tensor, timesteps: Tensor, told: Conditions) -> Tensor:
+        output: Tensor = self.parts.unet(
+            x, timesteps, told.hidden_states, told.added, class_labels=told.class_labels
+        )
+        return output.float()
 
     def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         noise, settings = torch.randn(shape, generator=generator), self.settings
@@ -167,7 +184,7 @@ class Denoising:
         """
         sigma = self.sigmas[timesteps]
         noised = self.schedule.add_noise(x0, noise, timesteps).to(self.dtype)
-        output = self.parts.unet(noised, timesteps.float(), told.hidden_states, told.added).float()
+        output = self._output(noised, timesteps.float(), told)
         target = self.prediction.target(x0, noise, sigma)
         squares = (output - target).square()
         if mask is not None:
@@ -187,21 +204,30 @@ class Denoising:
         return vae.scale(mean)
 
     def _told(self, batch: Batch) -> Conditions:
+        text, labels, sizes = None, batch.get("class_labels"), batch.get("sizes")
         if "hidden_states" in batch:
             text = Conditioning(hidden_states=batch["hidden_states"], pooled=batch.get("pooled"))
-        else:
+        elif self.parts.text_encoder is not None:
             text = encode_ids(self.parts.text_encoder, batch)
-        if "told" in batch:
+        if text is not None and "told" in batch:
             text = _zeroed_unless(text, batch["told"])
-        return self._with_sizes(text, batch.get("sizes"))
+        return self._conditions(text, sizes, labels)
 
-    def _with_sizes(self, text: Conditioning, sizes: Tensor | None) -> Conditions:
-        added = None
+    def _conditions(
+        self, text: Conditioning | None, sizes: Tensor | None, labels: Tensor | None
+    ) -> Conditions:
+        """Put together what the network takes; where it takes classes and none are told, none."""
+        added, classes = None, self.parts.classes
+        if text is None:
+            return Conditions(class_labels=labels)
         if self.parts.unet.config.takes_sizes:
             assert text.pooled is not None
             assert sizes is not None
             added = AddedConditions(pooled=text.pooled.to(self.dtype), sizes=sizes)
-        return Conditions(hidden_states=text.hidden_states.to(self.dtype), added=added)
+        states = text.hidden_states.to(self.dtype)
+        if classes is not None and labels is None:
+            labels = torch.full((len(states),), classes.null, device=states.device)
+        return Conditions(hidden_states=states, added=added, class_labels=labels)
 
 
 _Noises = Callable[[torch.Size], Tensor]

@@ -46,7 +46,7 @@ class DreamBoothTask(FinetuneTask[DreamBoothConfig]):
             return self.loras
         whole: dict[str, nn.Module] = {"unet": self.parts.unet}
         if self.config.train_text:
-            whole["text_encoder"] = self.parts.text_encoder
+            whole["text_encoder"] = self.parts.text
         return {name: module.requires_grad_(True) for name, module in whole.items()}
 
     def export(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class DreamBoothTask(FinetuneTask[DreamBoothConfig]):
 
     def _save_sheet(self) -> None:
         """Show the subject's pictures, then it in new places, then its class without it."""
-        count, encoder = self.config.contact_sheet, self.parts.text_encoder
+        count, encoder = self.config.contact_sheet, self.parts.text
         folder = self.subject.folder
         own = range(min(count, len(folder)))
         shown = rearrange(folder.squares(own), "b c h w -> b h w c").numpy()
@@ -87,7 +87,7 @@ def build_dreambooth_task(
     learning = {"unet": config.lora is None, "text_encoder": config.train_text}
     whole = [name for name, learns in learning.items() if learns]
     base = open_base(config, run_folder, reporter, whole=whole)
-    encoder = base.parts.text_encoder
+    encoder = base.parts.text
     folder = open_pictures(config, reporter)
     config = with_class(with_words(config, encoder, folder), encoder)
     if config.lora is not None:

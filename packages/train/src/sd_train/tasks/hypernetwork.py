@@ -56,7 +56,7 @@ def build_hypernetwork_task(
     """Load the model, read the pictures and inject a new hypernetwork."""
     base = open_base(config, run_folder, reporter)
     folder = open_pictures(config, reporter)
-    encoder = base.parts.text_encoder
+    encoder = base.parts.text
     config = with_class(with_words(config, encoder, folder), encoder)
     texts = [[caption] for caption in captions_of(folder, config)]
     base = base.with_config(config)

@@ -41,7 +41,7 @@ def build_lora_task(config: LoraTrainConfig, run_folder: Path, reporter: Reporte
     """Load the model, read the pictures and inject a new LoRA."""
     base = open_base(config, run_folder, reporter)
     folder = open_pictures(config, reporter)
-    encoder = base.parts.text_encoder
+    encoder = base.parts.text
     config = with_class(with_words(config, encoder, folder), encoder)
     rates = with_text_rate(config.trainer, config.lora, len(base.parts.towers))
     base = base.with_config(config.with_rates(rates))

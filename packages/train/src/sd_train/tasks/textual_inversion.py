@@ -78,7 +78,7 @@ def build_textual_inversion_task(
 ) -> TextualInversionTask:
     """Load the model, give its text encoders a new word and read the pictures."""
     base = open_base(config, run_folder, reporter)
-    encoder = base.parts.text_encoder
+    encoder = base.parts.text
     folder = open_pictures(config, reporter)
     noun = config.noun or noun_of(folder, encoder)
     placeholder = config.placeholder or f"my-{noun or 'subject'}"
