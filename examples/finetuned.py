@@ -59,9 +59,11 @@ def draw(run: Path, seed: int) -> tuple[str, list[Image.Image]]:
     )
     kind = f"a {config.noun}"
     prompts = [f"{subject} {place}" for place in PLACES] + [f"{kind} {place}" for place in KIND]
+    # A learnt word is drawn with its run's own guidance, which is less than the model's.
+    scale = config.samples.guidance_scale if isinstance(config, TextualInversionConfig) else None
     pictures = []
     for index, prompt in enumerate(prompts):
-        request = Txt2Img(prompt=prompt, seed=seed + index, adapters=adapters)
+        request = Txt2Img(prompt=prompt, seed=seed + index, adapters=adapters, guidance_scale=scale)
         pictures += [picture.image for picture in pipeline.txt2img(request)]
     told = ", ".join(PLACES)
     return f"{run.name}: {subject!r} {told}; {kind!r} {', '.join(KIND)}", pictures

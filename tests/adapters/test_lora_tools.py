@@ -175,6 +175,19 @@ def test_extracted_lora_makes_of_the_one_model_the_other() -> None:
     assert all(0 < energy < 1 for energy in less.energies.values())
 
 
+@torch.no_grad()
+def test_what_takes_long_says_how_far_it_is() -> None:
+    before = Model().state_dict()
+    after = {key: tensor + 1 for key, tensor in before.items()}
+    heard: list[int] = []
+    keys = keys_by_name(Model(), "lora_unet")
+    found = extract_lora(before, after, keys, Reduction(rank=1), heard.append)
+    assert heard == list(range(1, len(before) + 1))
+    heard.clear()
+    resize_lora(found.tensors, Reduction(rank=1), heard.append)
+    assert heard == list(range(1, len(keys) + 1))
+
+
 def test_models_that_give_no_lora_are_one_line() -> None:
     model = Model()
     paths = keys_by_name(model, "lora_unet")

@@ -237,6 +237,21 @@ def test_resize_keeps_the_greatest_singular_values(
     assert all(torch.allclose(after[name], before[name], atol=1e-2) for name in before)
 
 
+@pytest.mark.parametrize("command", ["merge", "resize"])
+def test_a_file_of_diffusers_layout_is_read_as_one_of_kohyas(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    kohya, peft = write(tmp_path / "a.safetensors", 1, alpha=2.0), tmp_path / "peft.safetensors"
+    told(capsys, "convert", kohya, peft, "--layout", "diffusers", "--model", tiny_model)
+    found = []
+    for file in (kohya, peft):
+        out = tmp_path / f"from-{file.name}"
+        told(capsys, command, file, "--out", out, "--rank", 2)
+        found.append(additions(out))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
+
+
 def test_sdxl_has_the_names_of_kohyas_files_in_both_towers_and_back(
     sdxl_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Tiny models and pictures to finetune on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sd_pipeline import Parts, save_model
-from sd_textenc import DualTextEncoder
+from sd_pipeline import Parts, save_image_encoder, save_model, save_text_encoder
+from sd_textenc import CLIPImageConfig, CLIPImageEncoder, DualTextEncoder, Tokenizer
 from sd_train.finetune_config import (
     DreamBoothConfig,
     FinetuneConfig,
@@ -75,10 +76,42 @@ def settings(
     return KINDS[method].model_validate({**values, **QUICK[method], **more})
 
 
-def tiny_sdxl(folder: Path) -> Path:
+def open_words() -> Tokenizer:
+    """A tokenizer whose words no model knows, as those of real models: spelled where need be."""
+    words = tiny_parts().towers[0].tokenizer
+    return Tokenizer(words.vocab, words.merges, context_length=words.context_length)
+
+
+def tiny_sd1(folder: Path) -> Path:
+    words = open_words()
+    parts = replace(tiny_parts(), text_encoder=tower(clip_config(words), words))
+    save_model(folder, parts, dtype=torch.float32)
+    return folder
+
+
+def write_clip(folder: Path, projection_dim: int = 4) -> Path:
+    words = tiny_parts().towers[0].tokenizer
+    text = replace(clip_config(words), projection_dim=4)
+    image = CLIPImageConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=16,
+        intermediate_size=32,
+        num_layers=1,
+        num_heads=2,
+        projection_dim=projection_dim,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_text_encoder(folder, tower(text, words), dtype=torch.float32)
+        save_image_encoder(folder, CLIPImageEncoder(image), dtype=torch.float32)
+    return folder
+
+
+def tiny_sdxl(folder: Path, words: Tokenizer | None = None) -> Path:
     tiny = tiny_parts()
     assert not isinstance(tiny.text_encoder, DualTextEncoder)
-    words = tiny.text_encoder.tokenizer
+    words = words or tiny.text_encoder.tokenizer
     torch.manual_seed(0)
     unet = UNet(
         UNetConfig(

@@ -7,17 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from finetuning import CAPTIONS, tiny_sdxl, write_pictures
+from finetuning import CAPTIONS, tiny_sdxl, write_clip, write_pictures
 
-from sd_pipeline import load_model, save_image_encoder, save_text_encoder
-from sd_textenc import CLIPImageConfig, CLIPImageEncoder
+from sd_pipeline import load_model
 from sd_train import DataConfig, PictureFolder, SampleSettings, SilentReporter, TrainError
 from sd_train.drawn_folder import DrawnFolder
 from sd_train.eval_subjects import Subject, held_out_examples, model_subject, open_all
 from sd_train.evaluation import EvalConfig, evaluate
 from sd_train.judges import Judges, load_clip, open_judges
 from sd_train.timestep_bands import by_band
-from tests.textenc.towers import clip_config, tower
 from tests.tiny_model import tiny_parts
 
 CPU = torch.device("cpu")
@@ -33,25 +31,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
     return write_clip(folder)
-
-
-def write_clip(folder: Path, projection_dim: int = 4) -> Path:
-    words = tiny_parts().towers[0].tokenizer
-    text = replace(clip_config(words), projection_dim=4)
-    image = CLIPImageConfig(
-        image_size=16,
-        patch_size=8,
-        hidden_size=16,
-        intermediate_size=32,
-        num_layers=1,
-        num_heads=2,
-        projection_dim=projection_dim,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_text_encoder(folder, tower(text, words), dtype=torch.float32)
-        save_image_encoder(folder, CLIPImageEncoder(image), dtype=torch.float32)
-    return folder
 
 
 @pytest.fixture

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from finetuning import KINDS, settings, tiny_sdxl, write_pictures
+from finetuning import (
+    KINDS,
+    open_words,
+    settings,
+    tiny_sd1,
+    tiny_sdxl,
+    write_clip,
+    write_pictures,
+)
 from PIL import Image
 from toy import Recorder, assert_same_checkpoint
 
@@ -17,6 +25,7 @@ from sd_pipeline.adapter_places import adapter_aliases, adapter_models
 from sd_train import TrainError, build_task, load_run, run, train
 from sd_train.cache import module_fingerprint
 from sd_train.finetune_presets import PRESETS, finetune_config
+from sd_train.run import rehearse_run
 from sd_train.settings import parse_config
 
 METHODS = tuple(KINDS)
@@ -30,6 +39,15 @@ def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_sdxl(tmp_path_factory.mktemp("models") / "sdxl")
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("families")
+    return {
+        "sd1": tiny_sd1(folder / "sd1"),
+        "sdxl": tiny_sdxl(folder / "sdxl", open_words()),
+    }
 
 
 def outputs(parts: Parts, prompt: str) -> torch.Tensor:
@@ -120,6 +138,39 @@ def test_held_out_pictures_are_measured_and_prompts_drawn(
         assert shown.size == (2 * 64, 64)
     told = load_run(tmp_path)
     assert told.samples.prompts == ("a sks cat", "a sks cat under a tree")
+
+
+def test_where_no_picture_is_held_out_it_is_said_that_no_loss_says_when_to_stop(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    for holdout in (0, 1):
+        told = Recorder()
+        data = {"folder": str(cats), "size": 64, "holdout": holdout}
+        build_task(settings("lora", tiny_model, cats, data=data), tmp_path / str(holdout), told)
+        assert any("data.holdout = 1" in line for line in told.messages) == (holdout == 0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_clip_says_how_like_the_subject_the_samples_are_and_were_without(
+    tiny_model: Path, cats: Path, tmp_path: Path, method: str
+) -> None:
+    clip = write_clip(tmp_path / "clip")
+    more = {"clip": str(clip), "samples": {"count": 2, "steps": 1}}
+    trainer = {"best_by": "subject_likeness", "best_is": "highest", "learning_rate": 0.1}
+    result = run(settings(method, tiny_model, cats, trainer, **more), tmp_path / "run")
+    found = scalars(tmp_path / "run")[-1]
+    for name in ("subject_likeness", "prompt_score"):
+        now, before = found[f"validation/{name}"], found[f"validation/{name}_without"]
+        assert now != before
+        assert abs(now) <= 100
+        assert abs(before) <= 100
+    assert result.best is not None
+
+
+def test_a_clip_that_has_nothing_to_see_is_told(tiny_model: Path, cats: Path) -> None:
+    values = settings("lora", tiny_model, cats).model_dump(exclude_none=True) | {"clip": "clip"}
+    with pytest.raises(TrainError, match=r"set samples\.count to 1 or more"):
+        parse_config(KINDS["lora"], values, origin="run.toml")
 
 
 def test_dropout_is_off_in_validation(tiny_model: Path, cats: Path, tmp_path: Path) -> None:
@@ -221,6 +272,22 @@ def test_the_new_word_begins_as_the_initial_one_and_stands_in_its_place(
     shown = task.source.fixed([0, 1])["token_ids"]
     assert torch.equal(shown, tokenizer(["a <it> on a mat", "a black <it> under a tree"]))
     assert task.config.name == "it"
+
+
+def test_vectors_beyond_the_initial_word_begin_as_it_or_as_the_end_of_a_prompt(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    (tower,) = load_model(tiny_model).towers
+    (cat,) = tower.tokenizer.tokenize("cat")
+    rows = tower.body.embeddings.token_embedding.weight
+    for filler, ids in (
+        ("initial", [cat] * 3),
+        ("end", [tower.tokenizer.eos_token_id] * 2 + [cat]),
+    ):
+        more = {"num_vectors": 3, "filler": filler, "initial": "cat"}
+        task = build_task(settings("textual_inversion", tiny_model, cats, **more), tmp_path)
+        (inversion,) = task.modules().values()
+        assert torch.equal(inversion.vectors, rows[ids])
 
 
 def test_a_dreambooth_model_loads_back_whole_with_its_contact_sheet(
@@ -390,6 +457,25 @@ def test_every_preset_is_valid(tiny_model: Path, cats: Path, method: str) -> Non
     for preset in PRESETS[method].values():
         values = {"model": str(tiny_model), "data": {"folder": str(cats)}, **preset}
         parse_config(KINDS[method], values, origin="preset")
+
+
+@pytest.mark.parametrize("line", ["sd1", "sdxl"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_models_family_chooses_the_preset_and_a_dry_run_tries_it(
+    families: dict[str, Path], cats: Path, tmp_path: Path, method: str, line: str
+) -> None:
+    values = {
+        "model": str(families[line]),
+        "data": {"folder": str(cats)},
+        "trainer": {"device": "cpu"},
+        "samples": {"count": 0},
+        **({"num_class_images": 1} if method == "dreambooth" else {}),
+    }
+    config = finetune_config(KINDS[method], values, origin="here")
+    preset = PRESETS[method][line]["trainer"]
+    assert preset.items() <= config.trainer.model_dump().items()
+    assert rehearse_run(config, tmp_path).num_parameters > 0
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_lora_of_dreambooth_takes_the_loras_preset(tiny_model: Path, cats: Path) -> None:

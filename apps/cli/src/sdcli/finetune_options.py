@@ -75,6 +75,14 @@ class FinetuneOptions(TrainOptions):
         int | None,
         typer.Option("--holdout", help="Pictures kept to measure by [data.holdout]."),
     ] = None
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            "--clip",
+            help="A CLIP that train-clip made: each validation tells how like the subject its "
+            "pictures are, and how far they keep to their prompts [clip].",
+        ),
+    ] = None
     gradient_checkpointing: Annotated[
         bool | None,
         typer.Option(
@@ -94,6 +102,7 @@ class FinetuneOptions(TrainOptions):
             "instance_prompt": self.instance_prompt,
             "captions": self.captions,
             "data.holdout": self.holdout,
+            "clip": self.clip,
             "gradient_checkpointing": self.gradient_checkpointing,
             # super() needs the class that slots=True has replaced.
             **TrainOptions.values(self),

@@ -80,12 +80,17 @@ def _default_folder(method: str, common: FinetuneOptions) -> Path:
 
 def _use(method: str, config: "FinetuneConfig", product: Path, model: str | None) -> str:
     """Return the command line that draws with what was learnt."""
+    from sd_train import SampleSettings
+
     prompt = config.instance_prompt
     placeholder = getattr(config, "placeholder", "")
     if placeholder:  # programs call an embedding as its file is called
         prompt = prompt.replace(placeholder, config.name)
     flag = _USES.get(method, "--model" if product.is_dir() else "--lora")
     words = ["sdcli", "txt2img", prompt, flag, str(product)]
+    scale = config.samples.guidance_scale
+    if scale != SampleSettings().guidance_scale:  # as the run's own pictures were drawn
+        words += ["--guidance", f"{scale:g}"]
     if flag != "--model" and not _is_embedded(config.model):
         words += ["--model", model or config.model]
     return shlex.join(words)

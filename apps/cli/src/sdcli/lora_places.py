@@ -1,15 +1,13 @@
 """Which layers of a model a LoRA may change, and what files call them."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from sd_adapters import Lora
-    from sd_pipeline import Model, Parts
+    from sd_pipeline import Model
 
 T = TypeVar("T")
 _TEXT_BODY = "text_model"
@@ -54,9 +52,9 @@ class Places:
 def places_of(model: "Model") -> Places:
     """Find the layers of a model, reading no weights."""
     from sd_adapters import dotted_paths, keys_by_name, paths_by_name
-    from sd_pipeline import adapter_aliases, adapter_models
+    from sd_pipeline import adapter_aliases, adapter_models, hollow
 
-    parts = _hollow(model)
+    parts = hollow(model)
     (unet_prefix, unet), *texts = adapter_models(parts).items()
     paths = dotted_paths(unet, unet_prefix)
     keys = {name: f"unet.{key}" for name, key in keys_by_name(unet, unet_prefix).items()}
@@ -88,59 +86,6 @@ def weights_of(model: "Model", parts: Collection[str]) -> "Mapping[str, Tensor]"
     return View(
         {f"{name}.{key}": (tensors, key) for name, tensors in chosen.items() for key in tensors}
     )
-
-
-def fused(model: "Model", loras: Sequence[tuple[Path, float]]) -> "Model":
-    """Return a model with LoRAs in its weights: files and their strengths, one after another.
-
-    The sum is made in float32, and every tensor has the type that it had. Raises `AdapterError`
-    for a file that is another model's.
-    """
-    from sd_adapters import load_loras
-    from sd_pipeline import adapter_aliases, adapter_models, as_model, build
-
-    parts = build(model)
-    networks, aliases = adapter_models(parts), adapter_aliases(parts)
-    for path, strength in loras:
-        for prefix, lora in load_loras(path, networks, aliases).items():
-            _fuse(lora, networks[prefix], strength)
-    written = as_model(parts)
-    texts = zip(model.texts, written.texts, strict=True)
-    return replace(
-        model,
-        unet=replace(model.unet, tensors=_typed(written.unet.tensors, model.unet.tensors)),
-        texts=tuple(replace(old, tensors=_typed(new.tensors, old.tensors)) for old, new in texts),
-    )
-
-
-def _hollow(model: "Model") -> "Parts":
-    """Build a model's networks without their weights."""
-    from sd_checkpoint import skeleton
-    from sd_pipeline import Parts
-    from sd_textenc import DualTextEncoder, build_text_encoder
-    from sd_unet import build_backbone
-    from sd_vae import build_autoencoder
-
-    with skeleton():
-        towers = [build_text_encoder(text.config, text.tokenizer) for text in model.texts]
-        return Parts(
-            unet=build_backbone(model.unet.config),
-            vae=build_autoencoder(model.vae.config),
-            text_encoder=DualTextEncoder(*towers) if len(towers) == 2 else next(iter(towers), None),
-            scheduler=model.scheduler,
-        )
-
-
-def _fuse(lora: "Lora", network: "nn.Module", strength: float) -> None:
-    lora.requires_grad_(False)
-    lora.strength = strength
-    lora.inject(network)
-    lora.fuse()
-
-
-def _typed(tensors: "Mapping[str, Tensor]", like: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
-    """Give tensors the types that others have under the same keys."""
-    return {key: tensors[key].to(like[key].dtype) for key in tensors}
 
 
 def _renamed(tensors: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:

@@ -1,6 +1,6 @@
 """Progress on the terminal, on stderr, so that stdout carries results alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,8 +18,11 @@ stderr = Console(stderr=True)
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """Show bars with counts, time spent and time left; plain lines where there is no terminal."""
+def progress(*, transient: bool = False) -> Iterator[Progress]:
+    """Show bars with counts, time spent and time left; plain lines where there is no terminal.
+
+    What is `transient` goes when it is done, and is on terminals alone.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -29,8 +32,17 @@ def progress() -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=stderr) as bars:
+    hidden = transient and not stderr.is_terminal
+    with Progress(*columns, console=stderr, transient=transient, disable=hidden) as bars:
         yield bars
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show on terminals how many of `total` are done, as long as it takes; yield what to tell."""
+    with progress(transient=True) as bars:
+        bar = bars.add_task(what, total=total, note="")
+        yield lambda done: bars.update(bar, completed=done)
 
 
 def note(message: str) -> None:

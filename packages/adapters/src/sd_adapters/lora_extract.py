@@ -1,6 +1,6 @@
 """A LoRA out of two models: what training has added to the one that makes it the other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,11 +28,13 @@ def extract_lora(
     after: Mapping[str, Tensor],
     keys: Mapping[str, str],
     reduction: Reduction,
+    on_item: Callable[[int], None] | None = None,
 ) -> Extracted:
     """Approximate the difference of two models' weights, one state dict from the other.
 
     ``keys`` gives by flat name the keys of the linears' and convolutions' weights, as
-    ``keys_by_name`` does. A layer that did not change is not in the result. Raises
+    ``keys_by_name`` does. A layer that did not change is not in the result. ``on_item`` hears which
+    of the ``len(before)`` tensors, from 1 on, it has come to. Raises
     ``AdapterError`` listing the keys that only one model has, or has in another shape, or when
     nothing changed.
     """
@@ -44,7 +46,9 @@ def extract_lora(
     found: dict[str, Tensor] = {}
     energies: dict[str, float] = {}
     left_out = []
-    for key in before:
+    for number, key in enumerate(before, start=1):
+        if on_item is not None:
+            on_item(number)
         change = after[key].double() - before[key].double()
         if not change.any():
             continue

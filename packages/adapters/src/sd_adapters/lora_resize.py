@@ -1,6 +1,6 @@
 """A LoRA made smaller, and what of it is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -17,17 +17,21 @@ class Reduced:
     energies: Mapping[str, float]
 
 
-def resize_lora(tensors: Mapping[str, Tensor], reduction: Reduction) -> Reduced:
+def resize_lora(
+    tensors: Mapping[str, Tensor],
+    reduction: Reduction,
+    on_item: Callable[[int], None] | None = None,
+) -> Reduced:
     """Reduce each layer of a LoRA of kohya's layout to the nearest of a lower rank.
 
-    A rank does not grow. Tensors are float32, and the scale is 1. Raises ``AdapterError`` listing
-    the layers that are not low-rank, or are DoRAs.
+    A rank does not grow. Tensors are float32, and the scale is 1. ``on_item`` hears how many layers
+    are done. Raises ``AdapterError`` listing the layers that are not low-rank, or are DoRAs.
     """
     layers = by_layer(tensors)
     require_no_dora(layers)
     resized: dict[str, Tensor] = {}
     energies: dict[str, float] = {}
-    for name, parts in layers.items():
+    for done, (name, parts) in enumerate(layers.items(), start=1):
         down, up = without_mid(name, parts)
         found = factors_of_product(down.flatten(1), up.flatten(1), reduction)
         resized |= low_rank(
@@ -36,4 +40,6 @@ def resize_lora(tensors: Mapping[str, Tensor], reduction: Reduction) -> Reduced:
             found.up.reshape(len(up), -1, *up.shape[2:]),
         )
         energies[name] = found.energy
+        if on_item is not None:
+            on_item(done)
     return Reduced(tensors=resized, energies=energies)

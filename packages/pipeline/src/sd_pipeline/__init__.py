@@ -22,6 +22,7 @@ from sd_pipeline.parts import (
     as_model,
     build,
     build_vae,
+    hollow,
     load_text_encoder,
     load_unet,
     load_vae,
@@ -48,6 +49,7 @@ from sd_pipeline.scheduler import Scheduler
 from sd_pipeline.single_file import open_single_file
 from sd_pipeline.single_file_writer import write_single_file
 from sd_pipeline.source import load_model, locate, open_model
+from sd_pipeline.with_loras import with_loras
 
 __all__ = [
     "ANIMATIONS",
@@ -98,6 +100,7 @@ __all__ = [
     "encode_pixels",
     "extended",
     "fit_preview",
+    "hollow",
     "inspect_model",
     "load_image_encoder",
     "load_model",
@@ -129,6 +132,7 @@ __all__ = [
     "to_images",
     "to_pixels",
     "weight_file",
+    "with_loras",
     "write_folder",
     "write_single_file",
 ]

@@ -132,16 +132,28 @@ def build_text(
     return encoder
 
 
+def hollow(model: Model) -> Parts:
+    """Make the networks of `model` without their weights, reading none of them."""
+    with skeleton():
+        towers = [build_text_encoder(text.config, text.tokenizer) for text in model.texts]
+        return Parts(
+            unet=build_backbone(model.unet.config),
+            vae=build_autoencoder(model.vae.config),
+            text_encoder=_joined(towers),
+            scheduler=model.scheduler,
+            classes=model.classes,
+        )
+
+
 def unfit_keys(model: Model) -> list[str]:
     """List, a line a part, the tensors that a model lacks or has too many, reading none of them."""
-    with skeleton():
-        wanted: list[tuple[str, Mapping[str, Tensor], Mapping[str, Tensor]]] = [
-            (model.unet.what, build_backbone(model.unet.config).state_dict(), model.unet.tensors),
-            (model.vae.what, build_autoencoder(model.vae.config).state_dict(), model.vae.tensors),
-        ]
-        for text in model.texts:
-            encoder = build_text_encoder(text.config, text.tokenizer)
-            wanted.append((text.what, encoder.file_state_dict(), text.tensors))
+    empty = hollow(model)
+    wanted: list[tuple[str, Mapping[str, Tensor], Mapping[str, Tensor]]] = [
+        (model.unet.what, empty.unet.state_dict(), model.unet.tensors),
+        (model.vae.what, empty.vae.state_dict(), model.vae.tensors),
+    ]
+    for text, tower in zip(model.texts, empty.towers, strict=True):
+        wanted.append((text.what, tower.file_state_dict(), text.tensors))
     problems = []
     for what, own, given in wanted:
         for verb, keys in (

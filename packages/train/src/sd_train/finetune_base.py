@@ -133,6 +133,11 @@ def open_pictures(config: FinetuneConfig, reporter: Reporter) -> PictureFolder:
     folder = PictureFolder(config.data)
     for line in describe(folder):
         reporter.message(line)
+    if not folder.held_out:
+        reporter.message(
+            "no picture is held out, so no loss will say when to stop: look at the samples, or set "
+            "data.holdout = 1"
+        )
     return folder
 
 

@@ -58,6 +58,9 @@ class FinetuneConfig(Settings):
     "subject" a caption that has the noun gets the subject in its place, and others the prompt.
     What is empty is chosen: the noun from the name of the folder, the prompt by words that the
     model knows.
+
+    With `clip`, a CLIP that `train-clip` made, a validation tells how like the subject its pictures
+    are, and how far they keep to their prompts.
     """
 
     model: str
@@ -73,6 +76,7 @@ class FinetuneConfig(Settings):
     sample_posterior: bool = True
     gradient_checkpointing: bool = False
     attention: str = "auto"
+    clip: str = ""
 
     @field_validator("name")
     @classmethod
@@ -80,6 +84,12 @@ class FinetuneConfig(Settings):
         if name.startswith(".") or set(name) & set(_NOT_IN_FILES):
             raise ValueError(f"files are called so; leave out dots in front and {_NOT_IN_FILES}")
         return name
+
+    @model_validator(mode="after")
+    def _clip_has_something_to_see(self) -> Self:
+        if self.clip and not self.samples.count:
+            raise ValueError("clip judges drawn pictures; set samples.count to 1 or more")
+        return self
 
     @property
     def file_name(self) -> str:
@@ -159,7 +169,9 @@ class TextualInversionConfig(FinetuneConfig):
 
     `templates` "object" and "style" put the placeholder into sentences of that kind; with
     "captions" it takes the place of the initial word in the pictures' own captions. An empty
-    `initial` is the noun, and an empty placeholder "my-" and that. Programs call an embedding as
+    `initial` is the noun, and an empty placeholder "my-" and that. Of more vectors than the initial
+    word has the rest begin as that word over again, or with `filler` "end" as what ends a prompt,
+    which says nothing, in front of it. Programs call an embedding as
     its file is called, which is the placeholder without what file names cannot have. The layout
     "webui" writes a .pt, the others .safetensors.
     """
@@ -168,6 +180,7 @@ class TextualInversionConfig(FinetuneConfig):
     placeholder: str = ""
     initial: str = ""
     num_vectors: AtLeastOne = 1
+    filler: Literal["initial", "end"] = "initial"
     templates: Literal["object", "style", "captions"] = "object"
     layout: Literal["diffusers", "kohya", "webui"] = "diffusers"
 

@@ -17,6 +17,7 @@ Values = dict[str, Any]
 
 _HELD_OUT = 8  # of so many pictures one is held out
 _SHORT = 32
+_SAMPLES = 4
 
 # The embedded model's captions name a thing's kind, and others of that kind shall stay as they are.
 _SUBJECT: Values = {"captions": "subject"}
@@ -26,7 +27,7 @@ _COSINE: Values = {"lr_schedule": "cosine", "lr_final": 0.1}
 
 def _loop(steps: int, learning_rate: float, batch_size: int = 1, **more: object) -> Values:
     trainer = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size}
-    return {"trainer": {**_COSINE, **trainer, **more}}
+    return {"trainer": {**_COSINE, **trainer, "validate_every": steps // 5, **more}}
 
 
 _LORA: Mapping[str, Values] = {
@@ -41,10 +42,17 @@ _LORA: Mapping[str, Values] = {
     "sdxl": {**_loop(800, 1e-4), "lora": {"rank": 16}, "gradient_checkpointing": True},
 }
 _INVERSION: Mapping[str, Values] = {
+    # The embedded model's words say one colour of a thing, and one vector cannot say a patched dog:
+    # on views of Rex that were held out the loss, 0.362 of "a dog", was 0.315 with one, 0.306 with
+    # four and 0.304 with these. Fillers that begin as the end of a prompt keep the dog a dog for
+    # longer than the word over again. What is learnt lies far from words, and guidance overdoes it.
     "scenes": {
-        **_loop(600, 2e-2, 4, weight_decay=0.0),
-        "num_vectors": 4,
+        **_loop(500, 1e-2, 5, weight_decay=0.0),
+        "num_vectors": 12,
+        "filler": "end",
         "templates": "captions",
+        "objective": {"timesteps": "antithetic"},
+        "samples": {"guidance_scale": 2.0},
     },
     "sd1": {**_loop(2000, 5e-3, weight_decay=0.0), "num_vectors": 4},
     "sd2": {**_loop(2000, 5e-3, weight_decay=0.0), "num_vectors": 4},
@@ -121,6 +129,7 @@ def _common(model: Model, values: Mapping[str, Any]) -> Values:
             "size": model.unet.config.sample_size * factor,
             "holdout": count // _HELD_OUT,
         },
+        "samples": {"count": _SAMPLES},
     }
     # On a CPU the backward pass of torch's own attention is slow for short sequences.
     short = on_cpu and model.unet.config.sample_size <= _SHORT

@@ -90,14 +90,15 @@ def look(judges: Judges, pictures: Pictures, device: torch.device) -> Seen:
             if judges.features is not None:
                 features.append(judges.features.see(images))
             if judges.clip is not None:
-                of_images.append(_unit(clip_vectors(judges.clip.image, images)))
+                of_images.append(unit(clip_vectors(judges.clip.image, images)))
                 pooled = judges.clip.text.encode(list(texts)).pooled
                 assert pooled is not None
-                of_texts.append(_unit(pooled))
+                of_texts.append(unit(pooled))
         captions += texts
     found = find(torch.cat(of_images), torch.cat(of_texts), captions) if of_images else None
     return Seen(features=torch.cat(features) if features else None, found=found)
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
+    """Bring vectors (N, P) to length one, in fp32 on the CPU."""
     return F.normalize(vectors.float(), dim=-1).cpu()

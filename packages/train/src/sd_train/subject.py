@@ -61,14 +61,21 @@ def with_words(
 def class_prompt_of(config: FinetuneConfig, encoder: TextEncoder) -> str:
     """Return the instance prompt's class: without the identifier, or of the noun alone."""
     photo = _PHOTO if knows(encoder, _PHOTO) else _PLAIN
-    if config.instance_prompt != f"{photo} {config.identifier} {config.noun}".strip():
-        words = config.instance_prompt.split()
-        if config.identifier in words:
-            return " ".join(word for word in words if word != config.identifier)
+    chosen = config.instance_prompt != f"{photo} {config.identifier} {config.noun}".strip()
+    if chosen and config.identifier in config.instance_prompt.split():
+        return class_words(config.instance_prompt, config)
     if not config.noun:
         return photo.removesuffix(" of") if photo == _PHOTO else ""
     article = "an" if config.noun[0] in "aeiou" else "a"
     return f"{photo} {article} {config.noun}" if photo == _PHOTO else f"{article} {config.noun}"
+
+
+def class_words(prompt: str, config: FinetuneConfig) -> str:
+    """Return a prompt of the subject as one of its class: without its name."""
+    placeholder = getattr(config, "placeholder", "")
+    if placeholder:
+        return prompt.replace(placeholder, config.noun)
+    return " ".join(word for word in prompt.split() if word != config.identifier)
 
 
 def in_places(encoder: TextEncoder, prompt: str, count: int) -> list[str]:

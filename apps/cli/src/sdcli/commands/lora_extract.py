@@ -13,6 +13,7 @@ from sdcli.lora_places import places_of, weights_of
 from sdcli.lora_reduction import finite, kept_by_part, kept_lines, reduction_words, written_line
 from sdcli.models import open_named
 from sdcli.options import AsJson
+from sdcli.progress import counted
 from sdcli.results import show
 
 _PARTS = ("unet", "text")
@@ -46,8 +47,9 @@ def extract(
     before, after = (open_named(name, variant=None, use_ema=False)[0] for name in (base, tuned))
     weights, places = weights_of(after, chosen), places_of(before)
     keys = {name: key for name, key in places.keys.items() if key in weights}
-    with finite(f"{base} or {tuned}"):
-        found = extract_lora(weights_of(before, chosen), weights, keys, reduction)
+    original = weights_of(before, chosen)
+    with finite(f"{base} or {tuned}"), counted("comparing", len(original)) as tell:
+        found = extract_lora(original, weights, keys, reduction, tell)
     tensors, energies = places.kohya(found.tensors), places.kohya(found.energies)
     written = write_lora(
         out,

@@ -30,6 +30,7 @@ from sdcli.lora_reduction import (
 )
 from sdcli.models import open_named
 from sdcli.options import AsJson
+from sdcli.progress import counted
 from sdcli.results import show
 
 app = typer.Typer(help="Look into LoRA files, and make others of them.", no_args_is_help=True)
@@ -114,8 +115,8 @@ def resize(
     check_target(out, overwrite=overwrite, sources=[file])
     reduction, stored = Reduction(rank=rank, energy=energy), stored_type(dtype)
     lora = open_lora(file)
-    with finite(str(file)):
-        reduced = resize_lora(lora.tensors, reduction)
+    with finite(str(file)), counted("resizing", len(lora.info.layers)) as tell:
+        reduced = resize_lora(lora.tensors, reduction, tell)
     written = write_lora(
         out,
         reduced.tensors,

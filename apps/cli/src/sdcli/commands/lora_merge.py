@@ -19,7 +19,6 @@ from sdcli.lora_file import (
     write_lora,
 )
 from sdcli.lora_options import Energy, Overwrite, Rank, Stored
-from sdcli.lora_places import fused
 from sdcli.lora_reduction import (
     Kept,
     finite,
@@ -30,7 +29,7 @@ from sdcli.lora_reduction import (
 )
 from sdcli.models import open_named
 from sdcli.options import AsJson
-from sdcli.progress import note
+from sdcli.progress import counted, note
 from sdcli.results import show
 
 if TYPE_CHECKING:
@@ -105,8 +104,9 @@ def _into_one(
     kept: dict[str, Kept] = {}
     energies: dict[str, float] = {}
     if reduction is not None:
-        with finite("one of the files"):
-            reduced = resize_lora(tensors, reduction)
+        layers = {key.partition(".")[0] for key in tensors}
+        with finite("one of the files"), counted("resizing", len(layers)) as tell:
+            reduced = resize_lora(tensors, reduction, tell)
         tensors, energies = dict(reduced.tensors), dict(reduced.energies)
         kept = kept_by_part(tensors, energies)
         done = f"{done}, resized to {reduction_words(reduction)}"
@@ -125,11 +125,12 @@ def _into_model(
     given: _Weighted, into: str, out: Path, stored: "torch.dtype | None", *, overwrite: bool
 ) -> dict[str, Any]:
     """Write a model with the LoRAs in it and return what to tell of it."""
-    from sd_pipeline import write_folder, write_single_file
+    from sd_pipeline import with_loras, write_folder, write_single_file
 
     model, path = open_named(into, variant=None, use_ema=False)
     require_free(out, overwrite=overwrite, sources=[path, *(lora for lora, _ in given)])
-    model = fused(model, given)
+    with counted("adding LoRAs", len(given)) as tell:
+        model = with_loras(model, given, tell)
     write = write_single_file if out.suffix == ".safetensors" else write_folder
     write(out, model, dtype=stored)
     note(f"{into} is a {model.family.title} ({model.task}), written with {_told(given)}")

@@ -1,7 +1,7 @@
 """What the finetuners do alike: the loss, the validation with and without what was learnt."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -13,9 +13,11 @@ from sd_train.finetune_base import Base
 from sd_train.finetune_config import FinetuneConfig, PriorConfig
 from sd_train.images import grid
 from sd_train.latents import DenoiserSource
+from sd_train.likeness import open_likeness
 from sd_train.precision import autocast
 from sd_train.prior import PriorSource
 from sd_train.state import latest_checkpoint, step_of
+from sd_train.subject import class_words
 from sd_train.task import Batch, BatchSource, Validation
 from sd_train.tasks.denoising import Denoising
 
@@ -44,8 +46,15 @@ class FinetuneTask(ABC, Generic[ConfigT]):
         self.denoising = Denoising(
             base.parts, base.config.objective, sample_posterior=base.config.sample_posterior
         )
+        self.prompts = base.config.samples.prompts[: base.config.samples.count]
+        # Of the untaught model the class is drawn: the subject's name is not yet a word.
+        plain = [class_words(prompt, base.config) for prompt in self.prompts]
+        self.likeness = None
+        if base.config.clip:
+            folder = subject.folder
+            self.likeness = open_likeness(Path(base.config.clip), folder, plain, base.device)
         with autocast(self.config.trainer.precision, base.device), torch.no_grad():
-            self.loss_without = self._measured()
+            self.without = self._scalars(self._drawn(plain) if self.likeness else None)
 
     @abstractmethod
     def modules(self) -> Mapping[str, nn.Module]:
@@ -72,16 +81,17 @@ class FinetuneTask(ABC, Generic[ConfigT]):
     def validate(self) -> Validation:
         """Measure the loss, and what it was without what is learnt, and draw samples.
 
-        On held-out pictures; where there are none on those that are learnt, as `seen_loss`.
+        On held-out pictures; where there are none on those that are learnt, as `seen_loss`. With a
+        CLIP the samples are judged too.
         """
-        name = "loss" if self.subject.folder.held_out else "seen_loss"
-        scalars = {name: self._measured(), f"{name}_without": self.loss_without}
-        prompts = self.config.samples.prompts[: self.config.samples.count]
-        if not prompts:
+        drawn = self._drawn(self.prompts)
+        scalars: dict[str, float] = {}
+        for name, value in self._scalars(drawn).items():
+            scalars |= {name: value, f"{name}_without": self.without[name]}
+        if drawn is None:
             return Validation(scalars=scalars)
-        images = self.denoising.samples(prompts, self.config.samples)
         return Validation(
-            scalars=scalars, images={"samples": grid(images, min(_COLUMNS, len(prompts)))}
+            scalars=scalars, images={"samples": grid(drawn, min(_COLUMNS, len(drawn)))}
         )
 
     def num_steps(self) -> int:
@@ -96,13 +106,21 @@ class FinetuneTask(ABC, Generic[ConfigT]):
         """Return the SHA-256 of the model's weights, by which the web UI knows it."""
         return sha256(weight_file(self.base.path))
 
-    def _measured(self) -> float:
+    def _drawn(self, prompts: Sequence[str]) -> Tensor | None:
+        """Draw the prompts, None where there are none."""
+        return self.denoising.samples(prompts, self.config.samples) if prompts else None
+
+    def _scalars(self, drawn: Tensor | None) -> dict[str, float]:
+        """Measure the loss, and judge what was drawn where there is a judge."""
         folder = self.subject.folder
         places = folder.held_out or sorted(set(folder.training))[:_LOOKS]
         repeats = max(1, _LOOKS // len(places))
-        return self.denoising.held_out_loss(
-            self.subject.fixed_batches(places), chunk=_CHUNK, repeats=repeats
-        )
+        batches = self.subject.fixed_batches(places)
+        loss = self.denoising.held_out_loss(batches, chunk=_CHUNK, repeats=repeats)
+        judged = {}
+        if self.likeness is not None and drawn is not None:
+            judged = self.likeness.scalars(drawn)
+        return {"loss" if folder.held_out else "seen_loss": loss, **judged}
 
 
 def lora_metadata(task: FinetuneTask[ConfigT]) -> dict[str, str]:

@@ -111,7 +111,7 @@ def _new_words(
 
 
 def _initial_vectors(tower: TextTower, config: TextualInversionConfig) -> Tensor:
-    """Return the vectors (n, D) of the initial words, one after the other and over again."""
+    """Return the vectors (n, D) of the initial words, and of what fills up the rest."""
     ids = tower.tokenizer.tokenize(config.initial)
     if not ids or not knows(tower, config.initial):
         raise TrainError(
@@ -123,7 +123,10 @@ def _initial_vectors(tower: TextTower, config: TextualInversionConfig) -> Tensor
         for path, module in tower.named_modules()
         if path.endswith("token_embedding") and isinstance(module, nn.Embedding)
     )
-    rows = torch.tensor([ids[i % len(ids)] for i in range(config.num_vectors)])
+    count = config.num_vectors
+    if config.filler == "end":
+        ids = [*[tower.tokenizer.eos_token_id] * (count - len(ids)), *ids]
+    rows = torch.tensor([ids[i % len(ids)] for i in range(count)])
     return table.weight.detach()[rows.to(table.weight.device)].float()
 
 
