@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Case
+from benchmarks.learning import NUM_CHECKED
 
 OURS, PEER = "ours", "diffusers"
 
@@ -23,6 +24,16 @@ TOLERANCE_TF32 = 2e-2
 
 TOLERANCE_PICTURES = 1.001 / 255
 """Of float32 pictures, which are whole levels: one of them."""
+
+LOSS, CHANGE = 1e-5, 1e-2
+"""Of what was learnt in float32 on a CPU: relative, and root mean square over the deviation.
+
+AdamW's first steps are as long for a small gradient as for a large one: where one is all rounding,
+so is the change.
+"""
+
+TF32_LOSS, TF32_CHANGE = 1e-3, 0.3
+"""The same on CUDA."""
 
 HALF = 1.1
 """How much larger than the peer's our error against float32 may be, root mean square."""
@@ -55,6 +66,8 @@ def agreement(case: Case, outputs: Mapping[str, Tensor], reference: Tensor | Non
     if OURS not in outputs or PEER not in outputs:
         rule = f"not compared: the arms {OURS} and {PEER} are both needed"
         return Agreement(against="nothing", rule=rule, differences={}, passed=None)
+    if case.target == "train":
+        return _as_learnt(case, outputs, reference)
     if case.dtype == "fp32":
         return _to_the_peer(case, outputs)
     if reference is None:
@@ -83,6 +96,42 @@ def _to_the_peer(case: Case, outputs: Mapping[str, Tensor]) -> Agreement:
         rule=f"{name} of {OURS} at most {limit:.2g}",
         differences=differences,
         passed=differences[OURS][name] <= limit,
+    )
+
+
+def _as_learnt(case: Case, outputs: Mapping[str, Tensor], reference: Tensor | None) -> Agreement:
+    """Compare what was learnt: losses, and how the weights have changed."""
+    to_peer = case.dtype == "fp32"
+    wanted = outputs[PEER] if to_peer else reference
+    if wanted is None:
+        rule = f"not compared: {PEER} gave no fp32 reference"
+        return Agreement(against="nothing", rule=rule, differences={}, passed=None)
+    losses, changes = wanted[:NUM_CHECKED], wanted[NUM_CHECKED:]
+    differences = {
+        name: {
+            **difference(output[NUM_CHECKED:], changes),
+            "loss": float(((output[:NUM_CHECKED] - losses) / losses).abs().max()),
+        }
+        for name, output in outputs.items()
+        if name != PEER or not to_peer
+    }
+    own = differences[OURS]
+    if not to_peer:
+        limit = HALF * differences[PEER]["rms"]
+        rule = f"rms of {OURS} at most {HALF} x rms of {PEER}, of the weights' changes"
+        return Agreement(
+            against=f"{PEER} in fp32",
+            rule=rule,
+            differences=differences,
+            passed=own["rms"] <= limit,
+        )
+    loss, change = (TF32_LOSS, TF32_CHANGE) if case.on_cuda else (LOSS, CHANGE)
+    return Agreement(
+        against=PEER,
+        rule=f"after {NUM_CHECKED} steps losses within {loss:.2g}, weights' changes, rms over std, "
+        f"within {change:.2g}",
+        differences=differences,
+        passed=own["loss"] <= loss and own["rms_over_std"] <= change,
     )
 
 

@@ -54,14 +54,24 @@ _PLACES: Mapping[str, _Place] = MappingProxyType(
 )
 
 
+_LEARNING: Mapping[str, _Place] = MappingProxyType(
+    {
+        "ours": _Place("benchmarks.ours_training", "OursLearning", ()),
+        "diffusers": _Place("benchmarks.scripts_peer", "Scripts", ()),
+    }
+)
+
+
 def missing(name: str) -> str | None:
     """Return in one line what an arm needs that is not installed; None where nothing is missing."""
     gaps = [need for need in _PLACES[name].needs if importlib.util.find_spec(need) is None]
     return f"{', '.join(gaps)} is not installed" if gaps else None
 
 
-def make_arm(name: str) -> Arm:
-    """Import an arm, in the process that it will have for itself."""
-    place = _PLACES[name]
+def make_arm(name: str, target: str = "") -> Arm:
+    """Import an arm, in the process that it will have for itself; raises `CannotRun`."""
+    if target == "train" and name not in _LEARNING:
+        raise CannotRun("the scripts that ours is compared with train without it")
+    place = _LEARNING[name] if target == "train" else _PLACES[name]
     arm: Arm = getattr(importlib.import_module(place.module), place.kind)()
     return arm

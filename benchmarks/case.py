@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-TARGETS = ("step", "decode", "txt2img", "load", "import")
-RUNS = ("step", "decode", "txt2img")
+TARGETS = ("step", "decode", "txt2img", "train", "load", "import")
+RUNS = ("step", "decode", "txt2img", "train")
 """The targets that compute something; the others are starts."""
 
-SIZES = ("tiny", "embedded", "sd15")
+SIZES = ("tiny", "embedded", "sd15-shallow", "sd15")
+METHODS = ("lora", "full")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PROMPT, NEGATIVE, GUIDANCE = "a cat on a mat", "", 7.5
 TIMESTEP = 481.0
@@ -20,8 +21,9 @@ class Case:
     `folder` is the model's, which all arms open; `scratch` is emptied when the run is over, and
     holds what compilers keep, so that none profits from an earlier run. `width` and `height` are
     a picture's, in pixels; `batch` is the number of pictures, of which a guided step asks the
-    network twice. `steps` and the prompt are txt2img's alone. `threads` 0 is torch's own number,
-    and `compile_mode` "" what the peer's documentation tells for the device.
+    network twice. `steps` and the prompt are txt2img's alone, `method` (what learns) and `ema`
+    (whether its average is kept) train's. `threads` 0 is torch's own number, and `compile_mode` ""
+    what the peer's documentation tells for the device.
     """
 
     target: str
@@ -35,6 +37,8 @@ class Case:
     device: str = "cpu"
     threads: int = 0
     compile_mode: str = ""
+    method: str = "lora"
+    ema: bool = False
     seed: int = 7
 
     @property

@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.case import DTYPES, RUNS, SIZES, Case, Turns
+from benchmarks.case import DTYPES, METHODS, RUNS, SIZES, Case, Turns
 
 _HELP = {
     "step": "one guided step of the UNet, which is asked for twice the batch",
     "decode": "latents to pixels by the autoencoder",
     "txt2img": "the whole way: text, steps, pixels",
+    "train": "one training step of the UNet; latents and text states are ready",
     "load": "a model's folder to networks in memory, in fresh processes",
     "import": "processes that import one thing, and sdcli --help",
 }
-_SIDE = {"tiny": 64, "embedded": 128, "sd15": 512}
+_SIDE = {"tiny": 64, "embedded": 128, "sd15-shallow": 512, "sd15": 512}
 _ARMS = ("ours", "diffusers", "diffusers-compiled", "openvino")
 _EPILOG = """\
 The first arm is what ratios are taken to. Exit code 1: ours did not compute what the peer did, or
@@ -37,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     work.add_argument("--height", type=int, help="likewise")
     work.add_argument("--batch", type=_positive, default=1, help="pictures; default: 1")
     work.add_argument("--steps", type=_positive, default=20, help="of txt2img; default: 20")
+    work.add_argument(
+        "--method", choices=METHODS, default="lora", help="what train trains; default: lora"
+    )
+    work.add_argument("--ema", action="store_true", help="let train keep averaged weights")
     work.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="default: fp32")
     work.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
     work.add_argument("--threads", type=_positive, help="of every arm; default: torch's own number")
@@ -136,6 +141,8 @@ def _case(options: argparse.Namespace, scratch: Path) -> Case:
         device=options.device,
         threads=options.threads or 0,
         compile_mode=options.compile_mode,
+        method=options.method,
+        ema=options.ema,
     )
     if options.target == "import":
         return case

@@ -4,6 +4,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.case import Case
+from benchmarks.learning import make_lesson, unet_skeleton
 from sd_checkpoint import load_json, skeleton
 from sd_unet import UNet, UNetConfig
 from sd_vae import AutoencoderKL, VAEConfig
@@ -12,13 +13,31 @@ from sd_vae import AutoencoderKL, VAEConfig
 def count_flops(case: Case) -> int:
     """Return the FLOP of a target: products and sums of convolutions and matrix products.
 
+
     A guided step is two samples a picture, nothing shared between them. The text encoder of a
-    txt2img, about one part in 2,500 of SD 1.5's twenty steps, is left out.
+    txt2img, about one part in 2,500 of SD 1.5's twenty steps, is left out. A training step is a
+    pass forward and one back, which is half as much through weights that are frozen; a LoRA's own
+    products, some thousandths, are left out.
     """
     if case.target == "decode":
         return _of_decode(case)
+    if case.target == "train":
+        return _of_training(case)
     step = _of_step(case)
     return step if case.target == "step" else case.steps * step + _of_decode(case)
+
+
+def _of_training(case: Case) -> int:
+    lesson = make_lesson(case)
+    with unet_skeleton(case) as unet:
+        unet.requires_grad_(case.method == "full")
+        latents = torch.empty(lesson.latents.shape, requires_grad=case.method == "lora")
+        states, timesteps = torch.empty(lesson.states.shape), torch.empty(case.batch)
+        unet.set_attention_backend("sdpa")
+        with FlopCounterMode(display=False) as counter:
+            unet(latents, timesteps, states).sum().backward()
+    total: int = counter.get_total_flops()
+    return total
 
 
 @torch.no_grad()

@@ -34,13 +34,13 @@ def make_inputs(case: Case) -> Inputs:
 
     The latents of picture i are those that pipelines draw for its seed, `seed + i`.
     """
-    unet, vae, text = (_config(case, part) for part in ("unet", "vae", "text_encoder"))
+    unet, vae, text = (config_of(case, part) for part in ("unet", "vae", "text_encoder"))
     factor = 1 << (len(vae["block_out_channels"]) - 1)
     shape = (1, unet["in_channels"], case.height // factor, case.width // factor)
     seeds = range(case.seed, case.seed + case.batch)
-    latents = torch.cat([_normal(shape, seed) for seed in seeds])
+    latents = torch.cat([normal(shape, seed) for seed in seeds])
     rows, length = 2 * case.batch, text["max_position_embeddings"]
-    states = _normal((rows, length, unet["cross_attention_dim"]), case.seed - 1)
+    states = normal((rows, length, unet["cross_attention_dim"]), case.seed - 1)
     device, dtype = torch.device(case.device), torch_dtype(case)
     return Inputs(
         latents=latents.to(device, dtype),
@@ -49,10 +49,12 @@ def make_inputs(case: Case) -> Inputs:
     )
 
 
-def _normal(shape: tuple[int, ...], seed: int) -> Tensor:
+def normal(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Return what a seed draws on the CPU in float32."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _config(case: Case, part: str) -> dict[str, Any]:
+def config_of(case: Case, part: str) -> dict[str, Any]:
+    """Return the settings of a part of the model, as its folder has them."""
     config: dict[str, Any] = json.loads((case.place / part / "config.json").read_text("utf-8"))
     return config

@@ -46,6 +46,8 @@ def measure(case: Case, names: Sequence[str], turns: Turns) -> Measured:
 
     Raises `TooLittleMemory` where the arms do not fit beside one another.
     """
+    if case.target == "train":
+        _check_room_to_train(case)
     measured = Measured(arms={}, left_out={}, failed={}, reference=None)
     if case.dtype != "fp32" and {OURS, PEER} <= set(names) and missing(PEER) is None:
         measured.reference = _reference(case)
@@ -109,10 +111,24 @@ def _reference(case: Case) -> Tensor | None:
     path = Path(case.scratch) / "reference.safetensors"
     try:
         with ArmProcess(PEER, replace(case, dtype="fp32")) as process:
+            if case.target == "train":
+                process.ask("go")  # the arms have learnt for a step when they are checked
             process.ask("check", path=str(path))
     except (LeftOut, ArmFailed):
         return None
     return read_output(path)
+
+
+def _check_room_to_train(case: Case) -> None:
+    """Raise `TooLittleMemory` when a single arm would not fit."""
+    from benchmarks.learning import bytes_to_train
+
+    free, needs = available(), bytes_to_train(case)
+    if not case.on_cuda and free is not None and free < needs:
+        raise TooLittleMemory(
+            f"{free / 1e9:.1f} GB are free, and this training step needs about {needs / 1e9:.1f} "
+            "GB: take a smaller --size, --width and --height, or --method lora"
+        )
 
 
 def _check_room(name: str, measured: Measured) -> None:

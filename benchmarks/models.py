@@ -1,5 +1,6 @@
-"""The models that are measured: the embedded one, and random weights in two sizes."""
+"""The models that are measured: the embedded one, and random weights in three sizes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,16 +28,18 @@ def folder_of(size: str, folder: Path) -> Path:
     if not (place / "model_index.json").is_file():
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(0)
-            parts = _tiny() if size == "tiny" else _sd15()
+            parts = _tiny() if size == "tiny" else _sd15(shallow=size == "sd15-shallow")
             for network in (parts.unet, parts.vae):
                 _make_all_random(network)
         save_model(place, parts)
     return place
 
 
-def _sd15() -> Parts:
+def _sd15(*, shallow: bool) -> Parts:
+    """Return SD 1.5's parts, or shallow ones: of the same widths, one layer a block, not two."""
+    unet = replace(sd_unet.sd15(), layers_per_block=1) if shallow else sd_unet.sd15()
     return Parts(
-        unet=sd_unet.UNet(sd_unet.sd15()),
+        unet=sd_unet.UNet(unet),
         vae=sd_vae.AutoencoderKL(sd_vae.sd15()),
         text_encoder=sd_textenc.CLIPTextEncoder(sd_textenc.vit_l14(), sd_textenc.clip_tokenizer()),
         scheduler=_scheduler(),

@@ -102,6 +102,8 @@ def _asked_words(asked: Mapping[str, Any]) -> str:
     if asked["target"] == "load":
         return f"{words}; {asked['rounds']} rounds of A B B A, fresh processes"
     steps = f", {asked['steps']} steps" if asked["target"] == "txt2img" else ""
+    if asked["target"] == "train":
+        steps = f", {asked['method']}{' with averaged weights' * asked['ema']}"
     return (
         f"{words}, {asked['width']} x {asked['height']}, batch {asked['batch']}{steps}; "
         f"{asked['rounds']} rounds of {asked['order']}; not counted of each: the first run, the "
@@ -162,6 +164,7 @@ def _correctness_words(found: Mapping[str, Any]) -> Sequence[str]:
     lines = [
         f"{name} against {found['against']}: largest {one['largest']:.2e} "
         f"({one['largest_over_std']:.1e} std), rms {one['rms']:.2e} ({one['rms_over_std']:.1e} std)"
+        + (f", losses {one['loss']:.1e}" if "loss" in one else "")
         for name, one in found["differences"].items()
     ]
     verdict = {True: "the same", False: "NOT THE SAME", None: "unknown"}[found["passed"]]

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TextIO
 
 import torch
@@ -35,7 +35,7 @@ class Worker:
         if self._case.threads:
             torch.set_num_threads(self._case.threads)
         started = time.perf_counter()
-        made = make_arm(arm)
+        made = make_arm(arm, self._case.target)
         made.imports(self._case)
         imported = time.perf_counter()
         forgotten = forget_peak()
@@ -47,7 +47,7 @@ class Worker:
         loaded = time.perf_counter()
         peak = self._meter.peak_so_far() if forgotten or self._case.on_cuda else None
         if self._case.target in RUNS:
-            with torch.inference_mode():
+            with self._mode():
                 self._run = self._ready(made.prepare(self._case, make_inputs(self._case)))
         return {
             "import_seconds": imported - started,
@@ -73,12 +73,16 @@ class Worker:
         """Return a run that is over when it returns, and keeps no graph."""
 
         def whole() -> Tensor:
-            with torch.inference_mode():
+            with self._mode():
                 output = run()
             self._wait()
             return output
 
         return whole
+
+    def _mode(self) -> AbstractContextManager[object]:
+        """Open the context of what is timed; what learns wants gradients."""
+        return nullcontext() if self._case.target == "train" else torch.inference_mode()
 
     def _wait(self) -> None:
         if self._case.on_cuda:

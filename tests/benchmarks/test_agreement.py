@@ -1,5 +1,7 @@
 """When two arms computed the same, and when they did not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,3 +62,26 @@ def test_float32_pictures_may_differ_by_one_level(levels: int, passed: bool) -> 
     ours = peers.clone()
     ours[0, 0, 0, 0] = (100.0 + levels) / 255
     assert agreement(case, {"ours": ours, "diffusers": peers}, None).passed is passed
+
+
+LEARNT = Case(target="train", folder="", width=64, height=64)
+
+
+@pytest.mark.parametrize(
+    ("loss", "change", "passed"), [(1e-6, 1e-4, True), (1e-4, 1e-4, False), (1e-6, 0.1, False)]
+)
+def test_what_was_learnt_is_losses_and_changes_of_weights(
+    loss: float, change: float, passed: bool
+) -> None:
+    ours = torch.cat([TRUE[:2] * (1 + loss), TRUE[2:] + change * NOISE[2:] * TRUE.std()])
+    found = agreement(LEARNT, {"ours": ours, "diffusers": TRUE}, None)
+    assert found.passed is passed
+    assert found.differences["ours"]["loss"] == pytest.approx(loss, rel=0.2)
+
+
+@pytest.mark.parametrize(("share", "passed"), [(1.05, True), (1.2, False)])
+def test_in_half_precision_changes_may_err_a_tenth_more_than_the_peers(
+    share: float, passed: bool
+) -> None:
+    outputs = {"ours": TRUE - share * 0.01 * NOISE, "diffusers": TRUE + 0.01 * NOISE}
+    assert agreement(replace(LEARNT, dtype="bf16"), outputs, TRUE).passed is passed

@@ -54,6 +54,30 @@ def test_two_arms_draw_one_step_on_the_same_weights_and_agree(tmp_path: Path) ->
     assert report["arms"]["ours"]["ratio_to_first"]["median"] == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_two_arms_learn_the_same_from_the_same_batch(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "report.json"
+    asked = ["train", "--size", "tiny", "--method", method, "--ema", "--rounds", "1"]
+    assert main([*asked, "--json", str(path)]) == 0
+    report = json.loads(path.read_text())
+    assert report["correctness"]["passed"] is True
+    assert report["correctness"]["differences"]["ours"]["loss"] < 1e-6
+    assert all("beyond_weights" in arm["memory_bytes"] for arm in report["arms"].values())
+
+
+def test_a_training_step_for_which_memory_does_not_suffice_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = Calibration(matmul=1e9, convolution=2e9, copy=None)
+    monkeypatch.setattr("benchmarks.calibration.calibrate", lambda *_args, **_kwargs: rates)
+    monkeypatch.setattr("benchmarks.measure.available", lambda: 1000)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--size", "tiny", "--method", "full"])
+    assert ended.value.code == 1
+    assert "this training step needs about" in capsys.readouterr().err
+
+
 def test_an_arm_that_is_not_installed_is_named_and_left_out(
     canned: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,3 +39,12 @@ def test_a_picture_is_its_steps_and_a_decode(step: Case) -> None:
     whole = count_flops(replace(step, target="txt2img", steps=3, batch=2))
     parts = [count_flops(replace(step, target=name, batch=2)) for name in ("step", "decode")]
     assert whole == 3 * parts[0] + parts[1]
+
+
+def test_a_training_step_is_two_passes_or_three(step: Case) -> None:
+    lora, full = (
+        count_flops(replace(step, target="train", method=method)) for method in ("lora", "full")
+    )
+    # Back through attention it is two and a half.
+    assert lora == pytest.approx(1.726e12, rel=2e-3)
+    assert full == pytest.approx(3 * 0.803e12, rel=0.06)

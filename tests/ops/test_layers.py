@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sd_ops import Conv2d, Linear, use_fast_paths
-from sd_ops.winograd import conv_winograd, num_tiles, winograd_weight
+from sd_ops.winograd import conv_winograd, conv_winograd_once, num_tiles, winograd_weight
 
 # Heights and widths that are whole tiles, are not, and are smaller than one.
 SIZES = [(8, 8), (9, 14), (3, 5), (1, 1)]
@@ -102,19 +102,99 @@ def test_what_winograd_is_not_for_is_done_as_ever(
     )
 
 
-def test_gradients_go_by_the_ordinary_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = counted(monkeypatch)
-    network = nn.Sequential(Conv2d(64, 64, 3, padding=1), nn.Flatten(2), Linear(1024, 8))
-    plain = copy.deepcopy(network)
-    use_fast_paths(network)
-    x = randn(2, 64, 32, 32)
-    for one in (network, plain):
-        one(x).square().sum().backward()
-    assert not asked
-    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert torch.equal(ours.grad, theirs.grad)
+def gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """Return the result, and the gradients of x and of every parameter that learns."""
+    x = x.detach().requires_grad_()
+    out = network(x)
+    learnt = [p for p in network.parameters() if p.requires_grad]
+    weights = randn(*out.shape)
+    return [out.detach(), *torch.autograd.grad((out * weights).sum(), [x, *learnt])]
+
+
+LEARNING = [
+    (Conv2d(64, 72, 3, padding=1), (1, 64, 30, 33)),  # Winograd, of tiles that are not whole
+    (Conv2d(64, 64, 3, padding=0), (2, 64, 32, 32)),
+    (Conv2d(64, 64, 3, padding=1, bias=False), (1, 64, 100, 100)),  # tiles in turns
+    (Conv2d(16, 24, 3, padding=1, stride=2), (2, 16, 17, 16)),
+    (Conv2d(16, 24, 1), (2, 16, 9, 8)),
+    (Conv2d(16, 32, 3, padding=2, dilation=2, groups=2), (2, 16, 9, 8)),
+    (Linear(24, 40), (2, 700, 24)),
+    (Linear(24, 40, bias=False), (3, 24)),
+]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(("layer", "shape"), LEARNING)
+def test_fast_layers_learn_what_torchs_learn(
+    layer: nn.Module, shape: tuple[int, ...], frozen: bool
+) -> None:
+    exact = copy.deepcopy(layer).double().requires_grad_(not frozen)
+    use_fast_paths(exact, False)
+    fast = copy.deepcopy(layer).requires_grad_(not frozen)
+    use_fast_paths(fast, keep=False)
+    wanted = gradients(exact, randn(*shape).double())
+    found = gradients(fast, randn(*shape))
+    assert len(found) == (2 if frozen else 2 + len(list(layer.parameters())))
+    for one, other in zip(found, wanted, strict=True):
+        assert relative(one, other) < 1e-5
+
+
+def test_a_convolution_learns_by_winograd_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[tuple[int, ...]] = []
+
+    def noted(x: Tensor, *rest: object, **options: object) -> Tensor:
+        passes.append(tuple(x.shape))
+        return conv_winograd_once(x, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("sd_ops.convolutions.conv_winograd_once", noted)
+    layer = Conv2d(64, 72, 3, padding=1)
+    use_fast_paths(layer, keep=False)
+    gradients(layer, randn(1, 64, 32, 32))
+    assert passes == [(1, 64, 32, 32), (1, 72, 32, 32)]
+
+
+def test_a_wide_kernel_is_transformed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sd_ops.winograd._MAX_KERNEL", 36 * 64 * 20)  # 20 channels of 72
+    layer = Conv2d(64, 72, 3, padding=1)
+    exact = copy.deepcopy(layer).double()
+    use_fast_paths(layer, keep=False)
+    pairs = zip(
+        gradients(layer, randn(1, 64, 32, 32)),
+        gradients(exact, randn(1, 64, 32, 32).double()),
+        strict=True,
+    )
+    assert all(relative(one, other) < 1e-5 for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Conv2d(64, 64, 3, padding=1), (1, 64, 32, 32)),
+        (Conv2d(64, 64, 3, padding=1, stride=2), (1, 64, 32, 32)),
+        (Linear(64, 64), (1, 1024, 64)),
+    ],
+)
+def test_what_is_frozen_keeps_no_activations(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    layer = copy.deepcopy(layer).requires_grad_(False)
+    use_fast_paths(layer, keep=False)
+    kept: list[int] = []
+
+    def noted(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    x = randn(*shape).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+        layer(x)
+    assert sum(kept) <= layer.weight.numel()
+
+
+def test_layers_that_learn_keep_no_transformed_kernels() -> None:
+    layer = Conv2d(64, 64, 3, padding=1)
+    use_fast_paths(layer, keep=False)
+    with torch.no_grad():
+        layer(randn(2, 64, 32, 32))
+    assert layer._transformed is None
 
 
 def test_a_weight_that_was_written_to_counts() -> None:

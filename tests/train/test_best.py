@@ -142,3 +142,14 @@ def test_a_measure_that_is_not_there_is_told_and_one_that_is_no_number_is_no_bes
     assert judged(None, {"loss": float("inf")}, 6, config()) == (None, "")
     other = judged(best, {"l1": 3.0, "loss": 4.0}, 7, config())[0]
     assert other == Best(measure="loss", step=7, value=4.0)
+
+
+def test_a_task_that_counts_is_told_the_step_of_what_is_exported(tmp_path: Path) -> None:
+    recorder = Recorder()
+    tasks = Measured(recorder, TURNING), ToyTask(), ToyTask()
+    for task in tasks:
+        task.num_steps = 0  # type: ignore[attr-defined]
+    train(tasks[0], config(), tmp_path / "run", recorder)
+    export(tasks[1], config(), tmp_path / "run", tmp_path / "latest")
+    export(tasks[2], config(), tmp_path / "run", tmp_path / "best", best=True)
+    assert [task.num_steps for task in tasks] == [8, 8, 3]  # type: ignore[attr-defined]

@@ -68,6 +68,13 @@ class WeightLayer(nn.Module, ABC):
         lengths = _lengths(adapted.detach(), self.dora_scale.shape)
         return adapted * (self.dora_scale.float() / lengths) - weight.float()
 
+    def added(
+        self, output: Tensor, x: Tensor, target: nn.Linear | nn.Conv2d, strength: float
+    ) -> Tensor:
+        """Return the target's answer to x with what is to be added to it, times a strength."""
+        addition: Tensor = strength * self(x, target)
+        return output + addition.to(output.dtype)
+
     def bias_addition(self) -> Tensor | None:
         """Return what is added to the target's bias (out,), or None."""
         return None

@@ -191,8 +191,7 @@ class Lora(nn.ModuleDict):
 
         def hook(_target: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = F.dropout(inputs[0], self.dropout, training=layer.training)
-            addition: Tensor = self._strength_of(name) * layer(x, target)
-            return output + addition.to(output.dtype)
+            return layer.added(output, x, target, self._strength_of(name))
 
         return hook
 

@@ -54,11 +54,33 @@ class LoraLayer(WeightLayer):
         """Return what is to be added to the target's answer to x, in the layer's precision."""
         if self.dora_scale is not None:
             return super().forward(x, target)
-        hidden = self.lora_down(x.to(self.lora_down.weight.dtype))
+        out: Tensor = self.lora_up(self._hidden(x, 1.0))
+        return out
+
+    def added(
+        self, output: Tensor, x: Tensor, target: nn.Linear | nn.Conv2d, strength: float
+    ) -> Tensor:
+        """Return the target's answer to x with what is to be added to it, times a strength.
+
+        Scaled while it is narrow; for a linear layer the wide product is summed where it is made.
+        """
+        if self.dora_scale is not None:
+            return super().added(output, x, target, strength)
+        hidden = self._hidden(x, strength)
+        up = self.lora_up.weight
+        same = output.dtype == up.dtype or torch.is_autocast_enabled(output.device.type)
+        if not same or output.ndim < 2 or not isinstance(self.lora_up, nn.Linear):
+            addition: Tensor = self.lora_up(hidden)
+            return output + addition.to(output.dtype)
+        summed = torch.addmm(output.flatten(0, -2), hidden.flatten(0, -2), up.t())
+        return summed.view(output.shape)
+
+    def _hidden(self, x: Tensor, strength: float) -> Tensor:
+        """Return what lies between the matrices, with the scale and a strength in it."""
+        hidden: Tensor = self.lora_down(x.to(self.lora_down.weight.dtype))
         if self.lora_mid is not None:
             hidden = self.lora_mid(hidden)
-        out: Tensor = self.lora_up(hidden) * self.scale
-        return out
+        return hidden * (strength * self.scale)
 
 
 def _spatial(target: nn.Conv2d, in_channels: int, out_channels: int) -> nn.Conv2d:

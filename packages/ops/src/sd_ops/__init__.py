@@ -1,5 +1,6 @@
-"""The exact fast paths of the networks: attention, linear layers, convolutions."""
+"""The exact fast paths of the networks: attention, linear layers, convolutions, activations."""
 
+from sd_ops.activations import geglu, norm_silu
 from sd_ops.attention import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
 from sd_ops.layers import Conv2d, Linear, use_fast_paths
 from sd_ops.memory import freed_memory_kept
@@ -11,6 +12,8 @@ __all__ = [
     "Linear",
     "attention",
     "freed_memory_kept",
+    "geglu",
+    "norm_silu",
     "resolve_backend",
     "use_fast_paths",
 ]

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sd_ops import use_fast_paths
 from sd_pipeline import Classes, Parts, PipelineError, Scheduler, load_unet, load_vae
 from sd_sampler import DiffusionConfig
 from sd_textenc import TextTower
@@ -73,6 +74,8 @@ def build_denoiser_task(
     unet.to(device).to(memory_format=layout)
     unet.set_attention_backend(config.attention)
     vae.set_attention_backend(config.attention)
+    use_fast_paths(unet, keep=False)
+    use_fast_paths(vae, keep=False)
     parts = Parts(
         unet=unet,
         vae=vae,

@@ -27,6 +27,11 @@ class TrainerConfig(Settings):
     `validate_every`. The last step always saves, validates and exports. `optimizer` "muon" is of
     the matrices inside the networks; what else learns, learns by AdamW. "adafactor" keeps a row and
     a column of squares for each matrix, not two numbers a weight, and has no use for `betas`.
+    "schedulefree" (of the package schedulefree) averages by itself, so that `ema_decay` has no
+    effect, and wants a constant rate after the warm-up; "adamw8bit" is of bitsandbytes, on CUDA.
+
+    With `compile` the network's blocks are compiled (torch.compile) within the first step, which
+    takes minutes for a large network; validation runs them as they are.
 
     The checkpoint of the best validation is kept beside the last ones: `best_by` names what of it
     decides, `best_is` whether low or high is good. "auto" is the lowest `loss`, or `l1` of an
@@ -40,7 +45,7 @@ class TrainerConfig(Settings):
     steps: AtLeastOne
     batch_size: AtLeastOne = 16
     accumulate: AtLeastOne = 1
-    optimizer: Literal["adamw", "muon", "adafactor"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit", "muon", "adafactor", "schedulefree"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     learning_rate_scales: dict[str, Annotated[float, Field(gt=0)]] = {}
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -66,6 +71,7 @@ class TrainerConfig(Settings):
     device: str = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     channels_last: bool = True
+    compile: bool = False
     tensorboard: bool = True
 
     @model_validator(mode="after")
@@ -80,10 +86,24 @@ class TrainerConfig(Settings):
             raise ValueError(
                 "parallel 'fsdp' does not scale losses, as precision 'fp16' needs; use bf16 or fp32"
             )
-        if self.parallel == "fsdp" and self.optimizer == "adafactor":
+        if self.parallel == "fsdp" and self.optimizer not in ("adamw", "muon"):
             raise ValueError(
-                "optimizer 'adafactor' needs whole matrices, which parallel 'fsdp' shares out; use "
-                "adamw or muon, or parallel 'ddp'"
+                f"optimizer {self.optimizer!r} wants whole matrices, which parallel 'fsdp' shares "
+                "out; use adamw or muon, or parallel 'ddp'"
+            )
+        if self.parallel == "fsdp" and self.compile:
+            raise ValueError(
+                "compile = true is not for parallel 'fsdp', which gathers a block's weights as it "
+                "runs; set one of them back"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_free_has_none(self) -> "TrainerConfig":
+        if self.optimizer == "schedulefree" and self.lr_schedule != "constant":
+            raise ValueError(
+                f"optimizer = 'schedulefree' wants no schedule, but lr_schedule is "
+                f"{self.lr_schedule!r}; set it to 'constant'"
             )
         return self
 

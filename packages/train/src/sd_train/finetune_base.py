@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from sd_ops import use_fast_paths
 from sd_pipeline import Defaults, Parts, Pipeline, build, locate, open_model, read_defaults
 from sd_train.buckets import place
 from sd_train.data import PictureFolder, check_sizes, describe
@@ -100,9 +101,10 @@ def open_base(
 ) -> Base[ConfigT]:
     """Load a model to be finetuned, frozen, on its device.
 
-    On a GPU in half precision what stays frozen is kept in it, which saves memory; the networks
-    named in `whole` ("unet", "text_encoder"), of which all learns, stay fp32. Raises TrainError for
-    a model that text alone does not tell what to draw, and what `open_model` raises.
+    In half precision what stays frozen is kept in it, which saves memory; on a CPU in bfloat16
+    alone, for it is slow in float16. The networks named in `whole` ("unet", "text_encoder"), of
+    which all learns, stay fp32. Raises TrainError for a model that text alone does not tell what to
+    draw, and what `open_model` raises.
     """
     device = resolve_device(config.trainer.device)
     path = locate(config.model)
@@ -115,7 +117,9 @@ def open_base(
             f"model = {config.model!r} is told classes and hears no text; name a text-to-image "
             "model, or let this one learn on by train with init_from"
         )
-    half = EXPORT_DTYPES[config.trainer.precision] if device.type == "cuda" else torch.float32
+    half = EXPORT_DTYPES[config.trainer.precision]
+    if device.type == "cpu" and half == torch.float16:
+        half = torch.float32
     layout = memory_format(config.trainer.channels_last)
     for name, module in (("unet", parts.unet), ("text_encoder", parts.text)):
         module.to(device, torch.float32 if name in whole else half)
@@ -123,6 +127,7 @@ def open_base(
     for network in (parts.unet, parts.vae):
         network.to(memory_format=layout)
         network.set_attention_backend(config.attention)
+        use_fast_paths(network, keep=False)
     parts.unet.gradient_checkpointing = config.gradient_checkpointing
     check_sizes(config.data, parts.vae.config.downsampling)
     return Base(config=config, parts=parts, path=path, run_folder=run_folder, reporter=reporter)

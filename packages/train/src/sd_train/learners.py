@@ -1,7 +1,8 @@
 """Modules that learn by one optimizer, and how both lie in a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
 from sd_train.optim import build_optimizer
 from sd_train.sharding import is_sharded, is_shared_out, local, part_of, shared_out
+
+_NUMBER = "#number"
 
 
 class Learners:
@@ -55,14 +58,20 @@ class Learners:
                 load_into(module, own, what=str(folder / prefix))
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """Return the optimizer's state as "name of a parameter/name of a slot"."""
-        state: Mapping[int, Mapping[str, Tensor]] = self.optimizer.state_dict()["state"]
+        """Return the optimizer's state as "name of a parameter/name of a slot".
+
+        A slot that is a whole number and no tensor has a mark behind its name.
+        """
+        state: Mapping[int, Mapping[str, Tensor | int]] = self.optimizer.state_dict()["state"]
         names = self._ordered_names()
-        return {
-            f"{names[index]}/{slot}": tensor
-            for index, slots in state.items()
-            for slot, tensor in slots.items()
-        }
+        tensors: dict[str, Tensor] = {}
+        for index, slots in state.items():
+            for slot, value in slots.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{names[index]}/{slot}"] = value
+                else:
+                    tensors[f"{names[index]}/{slot}{_NUMBER}"] = torch.tensor(value)
+        return tensors
 
     def load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what `optimizer_tensors` gave; what is of other learners is passed over."""
@@ -73,7 +82,7 @@ class Learners:
         parameters = {name: parameter for parameter, name in self.names.items()}
         whole = self.optimizer.state_dict()
         whole["state"] = {
-            index: {slot: _laid_out(t, parameters[name]) for slot, t in by_name[name].items()}
+            index: dict(_slots(by_name[name], parameters[name]))
             for index, name in enumerate(self._ordered_names())
             if name in by_name
         }
@@ -94,10 +103,18 @@ def _fill_parts(module: nn.Module, weights: Checkpoint, what: Path) -> None:
         local(tensor).copy_(part_of(weights[key], tensor))
 
 
+def _slots(saved: Mapping[str, Tensor], parameter: nn.Parameter) -> Iterator[tuple[str, Any]]:
+    for slot, tensor in saved.items():
+        if slot.endswith(_NUMBER):
+            yield slot.removesuffix(_NUMBER), int(tensor)
+        else:
+            yield slot, _laid_out(tensor, parameter)
+
+
 def _laid_out(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
     # Fused AdamW walks parameter and state in memory order, so both need the same strides.
     if tensor.shape != parameter.shape:
         return tensor
     if is_sharded(parameter):
         return tensor if is_sharded(tensor) else shared_out(tensor, parameter)
-    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+    return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

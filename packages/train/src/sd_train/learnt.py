@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sd_train.config import TrainerConfig
 from sd_train.reporter import Reporter, SilentReporter
-from sd_train.state import TrainState, best_checkpoint, newest_whole_checkpoint
-from sd_train.task import Task
+from sd_train.state import TrainState, best_checkpoint, newest_whole_checkpoint, step_of
+from sd_train.task import Task, tell_num_steps
 from sd_train.trainer import Trainer
 
 
@@ -40,5 +40,6 @@ def export(
 ) -> Path:
     """Export the averaged weights of a run's latest whole checkpoint, or of its best; return it."""
     with as_learnt(task, config, run_folder, reporter or SilentReporter(), best=best) as checkpoint:
+        tell_num_steps(task, step_of(checkpoint))
         task.export(folder)
     return checkpoint

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
 from sd_train.muon import Muon, inner_matrices
+from sd_train.optional_optimizers import Groups, adamw_8bit, schedule_free
 
 
 def lr_scale(step: int, config: TrainerConfig) -> float:
@@ -32,8 +33,10 @@ def build_optimizer(
     """Make the optimizer of the settings, a group a module and decay.
 
     AdamW is Loshchilov and Hutter's, arXiv 1711.05101, Adafactor Shazeer and Stern's, arXiv
-    1804.04235, in PyTorch's form. Vectors (biases, norm scales) are not decayed. Each group keeps
-    its undamped rate in `base_lr`.
+    1804.04235, in PyTorch's form; `optional_optimizers` has others. Vectors (biases, norm scales)
+    are not decayed. Each group keeps its undamped rate in `base_lr`.
+
+    Raises TrainError for rates of what does not learn, and for an optimizer that is not installed.
     """
     unknown = sorted(set(config.learning_rate_scales) - set(modules))
     if unknown:
@@ -41,7 +44,7 @@ def build_optimizer(
             f"trainer.learning_rate_scales names {unknown[0]!r}, which does not learn in this run; "
             f"what learns: {', '.join(modules)}"
         )
-    groups: list[dict[str, object]] = []
+    groups: Groups = []
     for name, module in modules.items():
         rate = config.learning_rate * config.learning_rate_scales.get(name, 1.0)
         learning = [p for p in module.parameters() if p.requires_grad]
@@ -64,8 +67,13 @@ def build_optimizer(
                 )
     if not groups:
         raise TrainError("nothing learns in this run: every parameter is frozen")
-    if config.optimizer == "adafactor":
-        return torch.optim.Adafactor(groups, lr=config.learning_rate)
+    match config.optimizer:
+        case "adafactor":
+            return torch.optim.Adafactor(groups, lr=config.learning_rate)
+        case "schedulefree":
+            return schedule_free(groups, config)
+        case "adamw8bit":
+            return adamw_8bit(groups, config)
     kind = Muon if config.optimizer == "muon" else torch.optim.AdamW
     return kind(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 

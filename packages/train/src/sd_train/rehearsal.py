@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from sd_train.compiling import compile_blocks, with_room_for_variants
 from sd_train.config import TrainerConfig
 from sd_train.reporter import SilentReporter
 from sd_train.state import TrainState
@@ -85,8 +86,11 @@ def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
             position=0,
             num_workers=config.num_workers,
         )
+        if config.compile:
+            compile_blocks(task)
         try:
-            seconds = min([_timed(trainer, stream) for _ in range(_NUM_STEPS)][1:])
+            with with_room_for_variants(config.compile):
+                seconds = min([_timed(trainer, stream) for _ in range(_NUM_STEPS)][1:])
         finally:
             stream.close()
     peak, memory = _memory(state.device)

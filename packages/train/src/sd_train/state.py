@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sd_train.ema import Ema
 from sd_train.errors import TrainError
 from sd_train.learners import Learners
 from sd_train.manifest import damage_of, write_manifest
+from sd_train.optional_optimizers import averaged, counted, recount
 from sd_train.precision import grad_scaler
 from sd_train.processes import count
 from sd_train.sharding import is_sharded, local, part_of, shard
@@ -43,7 +45,9 @@ class TrainState:
         self.parameters = self.learners.parameters
         self.device = self.parameters[0].device
         self.is_sharded = any(is_sharded(parameter) for parameter in self.parameters)
-        self.ema = Ema(self.parameters, config.ema_decay, config.ema_power)
+        averages_itself = config.optimizer == "schedulefree"
+        decay = 0.0 if averages_itself else config.ema_decay
+        self.ema = Ema(self.parameters, decay, config.ema_power)
         self.scaler = grad_scaler(config.precision, self.device)
         self.seed = config.seed
         self.step = 0
@@ -70,13 +74,16 @@ class TrainState:
 
         Of a state that is shared out every process takes part.
         """
-        progress = {
+        progress: dict[str, object] = {
             "step": self.step,
             "position": self.position,
             "seed": self.seed,
             "loss_scaler": self.scaler.state_dict(),
             "best": self.best and asdict(self.best),
         }
+        groups = [counted(learners.optimizer) for learners in self.everybody]
+        if any(group for each in groups for group in each):
+            progress["groups"] = groups
         if self.is_sharded:
             slots = {SLOTS + name: tensor for name, tensor in self._optimizer_tensors().items()}
             save_parts(folder, {**self._learnt(), **slots}, progress)
@@ -107,6 +114,8 @@ class TrainState:
             self._load_parts(folder)
         else:
             self._load_whole(folder)
+        for learners, groups in zip(self.everybody, progress.get("groups", ()), strict=False):
+            recount(learners.optimizer, groups)
         if progress["loss_scaler"]:
             self.scaler.load_state_dict(progress["loss_scaler"])
         self.step, self.position = progress["step"], progress["position"]
@@ -138,8 +147,18 @@ class TrainState:
             named |= {AVERAGES + name: tensor for name, tensor in self._averages().items()}
         return named
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the modules hold averaged weights in the context, whoever keeps them."""
+        with self.ema.swapped(), averaged(self.learners.optimizer, self.parameters):
+            yield
+
     def _averages(self) -> dict[str, Tensor]:
-        return dict(zip(self.learners.names.values(), self.ema.averages, strict=True))
+        averages = self.ema.averages
+        if hasattr(self.learners.optimizer, "eval"):
+            with averaged(self.learners.optimizer, self.parameters):
+                averages = [parameter.detach().clone() for parameter in self.parameters]
+        return dict(zip(self.learners.names.values(), averages, strict=True))
 
     def _weights(self) -> dict[str, Tensor]:
         return {key: t for each in self.everybody for key, t in each.weights().items()}

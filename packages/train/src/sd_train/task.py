@@ -55,6 +55,9 @@ class Task(Protocol):
 
     Its modules hold fp32 parameters and stand on their device already. Besides `generator`, only
     torch's global generator may be drawn from (dropout); the core seeds it anew for every step.
+
+    One whose networks `trainer.compile` may compile names them in an attribute `networks`, and one
+    that writes down how long it has learnt has an attribute `num_steps`, set before an export.
     """
 
     @property
@@ -72,6 +75,12 @@ class Task(Protocol):
 
     def export(self, folder: Path) -> None:
         """Write what was learnt into `folder`; averaged weights are in place."""
+
+
+def tell_num_steps(task: Task, num_steps: int) -> None:
+    """Tell a task that has an attribute `num_steps` after how many its weights are as they are."""
+    if hasattr(task, "num_steps"):
+        task.num_steps = num_steps
 
 
 class Opponent(Protocol):

@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sd_train.best import judged, read_best, write_best
+from sd_train.compiling import compile_blocks, uncompiled, with_room_for_variants
 from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
 from sd_train.interrupts import stop_on_signals
@@ -43,7 +44,7 @@ from sd_train.state import (
     remove_old_checkpoints,
 )
 from sd_train.stream import BatchStream
-from sd_train.task import Task, Validation, opponent_of
+from sd_train.task import Task, Validation, opponent_of, tell_num_steps
 
 MAX_SKIPPED_STEPS = 20
 
@@ -112,10 +113,17 @@ class Trainer:
         self.opponent = opponent_of(task)
         self.saved: int | None = None
         self.seconds_per_step = 0.0
+        self.seconds_of_first = 0.0
 
     def run(self, resume: bool) -> TrainResult:
         """Run the loop to its end or to a stop request."""
         self._begin(resume)
+        if self.config.compile:
+            self.reporter.message(f"compiling {compile_blocks(self.task)} blocks, at first use")
+        with with_room_for_variants(self.config.compile):
+            return self._looped()
+
+    def _looped(self) -> TrainResult:
         state, config = self.state, self.config
         log = None
         if is_first():
@@ -145,6 +153,7 @@ class Trainer:
 
     def export(self, folder: Path) -> None:
         """Let the task write its model with averaged weights, which the first process does."""
+        tell_num_steps(self.task, self.state.step)
         with self.evaluating(), whole(self.state.learners.modules):
             if is_first():
                 self.task.export(folder)
@@ -246,6 +255,8 @@ class Trainer:
 
     def _report(self, loss: float, learning_rate: float, began: float) -> None:
         seconds = time.perf_counter() - began
+        if self.config.compile:
+            self._tell_of_compiling(seconds)
         smooth = 0.95 * self.seconds_per_step + 0.05 * seconds
         self.seconds_per_step = smooth if self.seconds_per_step else seconds
         self.reporter.step(
@@ -258,6 +269,16 @@ class Trainer:
                 seconds_left=(self.config.steps - self.state.step) * self.seconds_per_step,
             )
         )
+
+    def _tell_of_compiling(self, seconds: float) -> None:
+        """Say what the first step took more than the second, which compiles nothing."""
+        if not self.seconds_of_first:
+            self.seconds_of_first = seconds
+            self.seconds_per_step = 0.0
+        elif math.isfinite(self.seconds_of_first):
+            spent = max(0.0, self.seconds_of_first - seconds)
+            self.reporter.message(f"compiling took {spent:.1f} s of the first step")
+            self.seconds_of_first, self.seconds_per_step = math.inf, 0.0
 
     def _images_per_second(self) -> float:
         return self.config.batch_size * self.config.accumulate / self.seconds_per_step
@@ -358,7 +379,12 @@ class Trainer:
         for module in modules:
             module.eval()
         try:
-            with self.state.ema.swapped(), torch.no_grad(), autocast(precision, self.state.device):
+            with ExitStack() as stack:
+                stack.enter_context(self.state.averaged())
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(autocast(precision, self.state.device))
+                if self.config.compile:
+                    stack.enter_context(uncompiled())
                 yield
         finally:
             for module in modules:

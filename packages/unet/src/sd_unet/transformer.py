@@ -3,9 +3,8 @@
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sd_ops import Conv2d, Linear, attention
+from sd_ops import Conv2d, Linear, attention, geglu
 from sd_unet.batches import as_many
 from sd_unet.config import TransformerConfig
 
@@ -64,9 +63,7 @@ class GEGLU(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C')."""
-        hidden, gate = self.proj(tokens).chunk(2, dim=-1)
-        out: Tensor = hidden * F.gelu(gate)
-        return out
+        return geglu(self.proj(tokens))
 
 
 class FeedForward(nn.Module):

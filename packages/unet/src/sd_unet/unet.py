@@ -1,9 +1,8 @@
 """The latent UNet, told by text, by classes, or by both."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sd_ops import Conv2d, resolve_backend
+from sd_ops import Conv2d, norm_silu, resolve_backend
 from sd_unet.batches import as_many
 from sd_unet.blocks import Block, DownBlock, MidBlock, UpBlock
 from sd_unet.conditions import AddedConditions, embed_conditions
@@ -73,7 +72,7 @@ class UNet(nn.Module):
         x = self.mid_block(x, time_embedding, hidden_states)
         for up_block in self.up_blocks:
             x = up_block(x, time_embedding, hidden_states, skips)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(norm_silu(x, self.conv_norm_out))
         return out
 
     def set_attention_backend(self, name: str) -> None:

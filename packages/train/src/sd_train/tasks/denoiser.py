@@ -30,6 +30,7 @@ class DenoiserTask:
         self.text_encoder = parts.text_encoder
         self.vae = parts.vae
         self.parts = parts
+        self.networks = (parts.unet,)
         self.source = source
         self.config = config
         self.denoising = Denoising(

@@ -16,7 +16,6 @@ from sd_train.latents import DenoiserSource
 from sd_train.likeness import open_likeness
 from sd_train.precision import autocast
 from sd_train.prior import PriorSource
-from sd_train.state import latest_checkpoint, step_of
 from sd_train.subject import class_words
 from sd_train.task import Batch, BatchSource, Validation
 from sd_train.tasks.denoising import Denoising
@@ -41,6 +40,8 @@ class FinetuneTask(ABC, Generic[ConfigT]):
         self.base = base
         self.config = base.config
         self.parts = base.parts
+        self.networks = (base.parts.unet,)
+        self.num_steps = 0
         self.subject = subject
         self.source: BatchSource = subject if prior is None else PriorSource(subject, prior)
         self.denoising = Denoising(
@@ -94,10 +95,6 @@ class FinetuneTask(ABC, Generic[ConfigT]):
             scalars=scalars, images={"samples": grid(drawn, min(_COLUMNS, len(drawn)))}
         )
 
-    def num_steps(self) -> int:
-        """Return after how many steps the run's latest checkpoint was written."""
-        return step_of(latest_checkpoint(self.base.run_folder))
-
     def model_name(self) -> str:
         """Return what files call the model that they were made for."""
         return self.base.path.resolve().stem
@@ -130,7 +127,7 @@ def lora_metadata(task: FinetuneTask[ConfigT]) -> dict[str, str]:
         "ss_base_model_version": _VERSIONS[family.name],
         "ss_sd_model_name": task.model_name(),
         "ss_new_sd_model_hash": task.model_hash(),
-        "ss_steps": str(task.num_steps()),
+        "ss_steps": str(task.num_steps),
         "ss_learning_rate": str(config.trainer.learning_rate),
         "ss_seed": str(config.trainer.seed),
         "modelspec.architecture": f"{family.architecture}/lora",

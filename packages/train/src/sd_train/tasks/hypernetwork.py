@@ -43,7 +43,7 @@ class HypernetworkTask(FinetuneTask[HypernetworkTrainConfig]):
         """Write the web UI's file, or the same in safetensors."""
         self.hypernetwork.name = self.config.name
         self.hypernetwork.origin = Origin(
-            step=self.num_steps(),
+            step=self.num_steps,
             sd_checkpoint=self.model_hash()[:10],  # the web UI's own short form
             sd_checkpoint_name=self.model_name(),
         )

@@ -65,7 +65,7 @@ class TextualInversionTask(FinetuneTask[TextualInversionConfig]):
             name=self.config.placeholder,
             vectors=tuple(each.vectors.detach() for each in self.inversions.values()),
             origin=Origin(
-                step=self.num_steps(),
+                step=self.num_steps,
                 sd_checkpoint=self.model_hash()[:10],  # the web UI's own short form
                 sd_checkpoint_name=self.model_name(),
             ),

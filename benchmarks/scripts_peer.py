@@ -1,0 +1,126 @@
+"""The peer's arm of a training step: the loop of diffusers' example scripts, at their defaults.
+
+`train_text_to_image.py` for all weights, `train_text_to_image_lora.py` (DreamBooth's has the same
+step) for a LoRA: torch's AdamW, PEFT's layers, clipping, and the loss told at every step.
+What accelerate does to a model is done here by hand: autocast around its forward pass.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import diffusers
+import torch
+import torch.nn.functional as F
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from benchmarks import learning
+from benchmarks.arms import CannotRun, Run
+from benchmarks.case import Case
+from benchmarks.inputs import Inputs, config_of, torch_dtype
+from benchmarks.learning import Witness
+
+_PARTS = {"lora_A.default.weight": "down", "lora_B.default.weight": "up"}
+
+
+class Scripts:
+    """The arm."""
+
+    def imports(self, case: Case) -> None:
+        _ = diffusers.UNet2DConditionModel, diffusers.DDPMScheduler
+        import sd_train.seeds  # noqa: F401  (what is drawn is drawn alike)
+
+        if case.method == "lora":
+            if importlib.util.find_spec("peft") is None:
+                raise CannotRun("peft is not installed")
+            import peft  # noqa: F401
+
+    def load(self, case: Case) -> Sequence[nn.Module]:
+        kind = diffusers.UNet2DConditionModel
+        self._unet: Any = kind.from_pretrained(
+            case.folder, subfolder="unet", torch_dtype=torch.float32
+        )
+        # What is frozen is kept in half precision, what learns is not.
+        self._unet.to(case.device, torch_dtype(case) if case.method == "lora" else torch.float32)
+        self._noise = diffusers.DDPMScheduler.from_pretrained(case.folder, subfolder="scheduler")
+        if self._noise.config.prediction_type not in ("epsilon", "v_prediction"):
+            raise CannotRun(f"the scripts know no {self._noise.config.prediction_type} prediction")
+        return [self._unet]
+
+    def prepare(self, case: Case, inputs: Inputs) -> Run:  # noqa: ARG002  (there is a lesson)
+        learnt = _adapted(self._unet, case.seed) if case.method == "lora" else _whole(self._unet)
+        parameters = list(learnt.values())
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=learning.LEARNING_RATE,
+            betas=learning.BETAS,
+            weight_decay=learning.WEIGHT_DECAY,
+            eps=1e-8,
+        )
+        averages = EMAModel(parameters, decay=learning.EMA_DECAY) if case.ema else None
+        self._unet.train()
+        witness, loss_of = Witness(learnt), self._loss(case)
+
+        def run() -> Tensor:
+            loss = loss_of()
+            loss.item()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(parameters, learning.CLIP_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+            if averages is not None:
+                averages.step(parameters)
+            return witness.noted(loss)
+
+        return run
+
+    def _loss(self, case: Case) -> Callable[[], Tensor]:
+        """Return what computes the loss of the next step."""
+        lesson, device, dtype = learning.make_lesson(case), torch.device(case.device), torch.float32
+        if case.dtype != "fp32":
+            dtype = torch_dtype(case)
+        factor, unet, scheduler = config_of(case, "vae")["scaling_factor"], self._unet, self._noise
+        count, steps = scheduler.config.num_train_timesteps, iter(range(10**9))
+
+        def loss() -> Tensor:
+            latents = lesson.latents.to(device, dtype) * factor
+            states = lesson.states.to(device, dtype)
+            timesteps, noise = learning.drawn(case, next(steps), latents.shape, count)
+            timesteps, noise = timesteps.to(device), noise.to(device, dtype)
+            noisy = scheduler.add_noise(latents, noise, timesteps)
+            with torch.autocast(device.type, torch_dtype(case), enabled=case.dtype != "fp32"):
+                output = unet(noisy, timesteps, states, return_dict=False)[0]
+            target = noise
+            if scheduler.config.prediction_type == "v_prediction":
+                target = scheduler.get_velocity(latents, noise, timesteps)
+            return F.mse_loss(output.float(), target.float(), reduction="mean")
+
+        return loss
+
+
+def _whole(unet: Any) -> Mapping[str, nn.Parameter]:
+    unet.requires_grad_(True)
+    return dict(unet.named_parameters())
+
+
+def _adapted(unet: Any, seed: int) -> Mapping[str, nn.Parameter]:
+    """Add a LoRA as the script does; return its matrices, in float32, by path and part."""
+    from peft import LoraConfig
+
+    unet.requires_grad_(False)
+    config = LoraConfig(
+        r=learning.RANK,
+        lora_alpha=learning.RANK,
+        init_lora_weights="gaussian",
+        target_modules=list(learning.TARGETS),
+    )
+    unet.add_adapter(config)
+    learnt: dict[str, nn.Parameter] = {}
+    for name, parameter in unet.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            part = next(each for each in _PARTS if name.endswith(f".{each}"))
+            learnt[f"{name.removesuffix(f'.{part}')}/{_PARTS[part]}"] = parameter
+    learning.set_start(learnt, seed)
+    return learnt
