@@ -35,7 +35,7 @@ def _of_training(case: Case) -> int:
         states, timesteps = torch.empty(lesson.states.shape), torch.empty(case.batch)
         unet.set_attention_backend("sdpa")
         with FlopCounterMode(display=False) as counter:
-            unet(latents, timesteps, states).sum().backward()
+            torch.autograd.backward(unet(latents, timesteps, states).sum())
     total: int = counter.get_total_flops()
     return total
 
@@ -45,6 +45,7 @@ def _of_step(case: Case) -> int:
     config = UNetConfig.from_diffusers(load_json(case.place / "unet" / "config.json"))
     text = load_json(case.place / "text_encoder" / "config.json")
     rows, shape = 2 * case.batch, _latent(case)
+    assert config.cross_attention_dim is not None, "a case has prompts"
     with skeleton():
         unet = UNet(config).eval()
         latents = torch.empty(rows, config.in_channels, *shape)

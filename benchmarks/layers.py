@@ -5,8 +5,7 @@
     uv run python benchmarks/layers.py --kept          # with what `freed_memory_kept` does
 
 Each is run alone, in turns over all paths of a shape, and the median told in GFLOP/s of the sums as
-they stand: Winograd's may be above what the machine can do. Kernels that `Conv2d` would keep are
-transformed beforehand, others at each call, as there.
+they stand: Winograd's may be above what the machine can do.
 """
 
 import argparse
@@ -23,7 +22,8 @@ from torch import Tensor
 
 from sd_ops import attention, freed_memory_kept
 from sd_ops.attention import _by_rows
-from sd_ops.winograd import conv_winograd, winograd_weight
+from sd_ops.unfolded import conv_unfolded
+from sd_ops.winograd import conv_winograd
 
 # Tokens of both samples, channels in and out.
 LINEARS = (
@@ -48,7 +48,7 @@ CONVOLUTIONS = (
 )
 # Queries, keys, width of one of eight heads.
 ATTENTIONS = ((4096, 4096, 40), (1024, 1024, 80), (256, 256, 160), (4096, 77, 40), (1024, 77, 80))
-BATCH, HEADS, TRANSFORMED = 2, 8, 256
+BATCH, HEADS = 2, 8
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Paths = dict[str, Callable[[], Tensor]]
 
@@ -68,20 +68,15 @@ def linear_paths(tokens: int, num_in: int, num_out: int, dtype: torch.dtype) -> 
 def convolution_paths(num_in: int, num_out: int, side: int, dtype: torch.dtype) -> Paths:
     x, weight = torch.randn(BATCH, num_in, side, side), torch.randn(num_out, num_in, 3, 3)
     x, weight, bias = x.to(dtype), weight.to(dtype), torch.randn(num_out).to(dtype)
-    last = x.contiguous(memory_format=torch.channels_last)
+    last, kernel = (one.contiguous(memory_format=torch.channels_last) for one in (x, weight))
     paths: Paths = {
         "convolution": lambda: F.conv2d(x, weight, bias, padding=1),
-        "channels_last": lambda: F.conv2d(last, weight, bias, padding=1),
+        "picture channels_last": lambda: F.conv2d(last, weight, bias, padding=1),
+        "kernel too": lambda: F.conv2d(last, kernel, bias, padding=1),
+        "unfolded": lambda: conv_unfolded(last, kernel, bias, (1, 1), 1),
     }
     if dtype == torch.float32:
-        kept = winograd_weight(weight)
-        forgets = BATCH * (side // 4) ** 2 >= TRANSFORMED
-
-        def winograd() -> Tensor:
-            kernel = winograd_weight(weight) if forgets else kept
-            return conv_winograd(last, kernel, bias, 1)
-
-        paths["Winograd"] = winograd
+        paths["Winograd"] = lambda: conv_winograd(last, kernel, bias, 1)
     return paths
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from benchmarks.case import Case
 from benchmarks.inputs import config_of, normal
 from sd_checkpoint import load_json, skeleton
+
+if TYPE_CHECKING:
+    from sd_unet import UNet
 
 LEARNING_RATE, CLIP_NORM = 1e-4, 1.0
 BETAS, WEIGHT_DECAY = (0.9, 0.999), 0.0
@@ -111,7 +115,7 @@ def bytes_to_train(case: Case) -> int:
 
 
 @contextmanager
-def unet_skeleton(case: Case) -> Iterator[nn.Module]:
+def unet_skeleton(case: Case) -> "Iterator[UNet]":
     """Yield the network of a case on the meta device, as is all that is made meanwhile."""
     from sd_unet import UNet, UNetConfig
 

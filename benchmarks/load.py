@@ -39,8 +39,7 @@ def report(modules, started, before):
 _OURS = (
     _COMMON
     + """
-import transformers, sd_pipeline
-from transformers import CLIPTextModel
+import sd_pipeline
 from pathlib import Path
 before, started = resident("VmRSS"), time.perf_counter()
 parts = sd_pipeline.load_model(Path(folder), dtype=dtype)

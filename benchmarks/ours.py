@@ -12,6 +12,7 @@ from benchmarks.case import GUIDANCE, NEGATIVE, PROMPT, Case
 from benchmarks.inputs import Inputs
 from sd_ops import freed_memory_kept
 from sd_pipeline import Pipeline, Txt2Img, load_pipeline
+from sd_unet import texts_kept
 
 
 def guided_step(pipeline: Pipeline, states: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -56,8 +57,8 @@ def draw(pipeline: Pipeline, case: Case) -> Tensor:
 class Ours:
     """The arm."""
 
-    def imports(self, case: Case) -> None:  # noqa: ARG002  (they are the same for all)
-        from transformers import CLIPTextModel  # noqa: F401  (what the text encoder takes)
+    def imports(self, case: Case) -> None:
+        """Nothing is left to import: SD 1's text encoder has layers of its own."""
 
     def load(self, case: Case) -> Sequence[nn.Module]:
         self._pipeline = load_pipeline(case.place, device=case.device, dtype=case.dtype)
@@ -73,6 +74,7 @@ class Ours:
         if case.target == "step":
             step, latents = guided_step(self._pipeline, inputs.states), inputs.pair
             kept = ExitStack()  # of a run of many steps, which ends with the process
+            kept.enter_context(texts_kept(self._pipeline.parts.unet))
             if case.device == "cpu":
                 kept.enter_context(freed_memory_kept())
 

@@ -183,3 +183,19 @@ def test_an_interval_of_the_wrong_form_is_refused(
     code, _, told = outcome(capsys, "txt2img", "a cat", "--guidance-interval", interval)
     assert code == 2
     assert f"--guidance-interval is {interval!r}; it must be FIRST:LAST" in told
+
+
+def test_the_dtype_that_was_chosen_and_what_an_option_trades_are_told(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = "txt2img", "a cat", "--model", tiny_model, "--out", tmp_path, "--steps", "2"
+    _, _, told = outcome(capsys, *given)
+    assert "dtype fp32 (auto)" in told
+    assert "--reuse-features" not in told
+    _, _, told = outcome(
+        capsys, *given, "--dtype", "bf16", "--reuse-features", "2", "--merge-tokens", "0.5"
+    )
+    assert "dtype bf16" in told
+    assert "(auto)" not in told
+    assert "--reuse-features 2: the UNet's depth is computed at one step of 2" in told
+    assert "--merge-tokens 0.5: so many of the finest level's tokens" in told

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sd_ops import Conv2d, Linear, use_fast_paths
-from sd_ops.winograd import conv_winograd, conv_winograd_once, num_tiles, winograd_weight
+from sd_ops.unfolded import conv_unfolded, num_pixels
+from sd_ops.winograd import conv_winograd, num_tiles
 
 # Heights and widths that are whole tiles, are not, and are smaller than one.
 SIZES = [(8, 8), (9, 14), (3, 5), (1, 1)]
@@ -32,7 +33,7 @@ def test_winograd_is_a_convolution(size: tuple[int, int], padding: int, with_bia
     wanted = F.conv2d(
         x.double(), weight.double(), None if bias is None else bias.double(), 1, padding
     )
-    found = conv_winograd(x, winograd_weight(weight), bias, padding)
+    found = conv_winograd(x, weight, bias, padding)
     torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=0)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
@@ -40,14 +41,34 @@ def test_winograd_is_a_convolution(size: tuple[int, int], padding: int, with_bia
 def test_winograds_error_is_that_of_float32() -> None:
     x, weight = randn(1, 320, 32, 32), randn(64, 320, 3, 3)
     wanted = F.conv2d(x.double(), weight.double(), padding=1)
-    assert relative(conv_winograd(x, winograd_weight(weight), None, 1), wanted) < 5e-6
+    assert relative(conv_winograd(x, weight, None, 1), wanted) < 5e-6
 
 
-def test_many_tiles_are_taken_in_turns() -> None:
-    x, weight = randn(1, 3, 120, 120), randn(4, 3, 3, 3)
-    assert num_tiles(x.shape) == 900
-    found = conv_winograd(x, winograd_weight(weight), None, 1)
-    torch.testing.assert_close(found, F.conv2d(x, weight, padding=1), atol=1e-4, rtol=0)
+@pytest.mark.parametrize("at_once", [1, 36 * 6 * 5, 36 * 6 * 5 * 4])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_tiles_and_channels_are_taken_in_turns(
+    at_once: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_MAX_GATHERED", "_MAX_SEEN", "_MAX_KERNEL"):
+        monkeypatch.setattr(f"sd_ops.winograd.{limit}", at_once)
+    x, weight, bias = randn(2, 5, 21, 22), randn(7, 5, 3, 3), randn(7)
+    assert num_tiles(x.shape) == 72
+    found = conv_winograd(x, weight.contiguous(memory_format=layout), bias, 1)
+    assert relative(found, F.conv2d(x.double(), weight.double(), bias.double(), padding=1)) < 1e-5
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 3), (1, 1)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_an_unfolded_convolution_is_a_convolution(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: int
+) -> None:
+    x, weight, bias = randn(2, 5, 7, 10), randn(6, 5, *kernel), randn(6)
+    wanted = F.conv2d(x, weight, bias, stride, padding)
+    found = conv_unfolded(x, weight, bias, stride, padding)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert num_pixels(x, kernel, stride, padding) == found[:, 0].numel()
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
@@ -76,7 +97,8 @@ def test_a_large_convolution_goes_by_winograd(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
-        (Conv2d(64, 64, 3, padding=1), (1, 64, 8, 8)),  # few tiles
+        (Conv2d(64, 64, 3, padding=1), (1, 64, 20, 20)),  # few tiles
+        (Conv2d(64, 64, 3, padding=1), (1, 64, 8, 8)),  # very few
         (Conv2d(8, 64, 3, padding=1), (2, 8, 32, 32)),  # few channels
         (Conv2d(64, 64, 3, padding=1, stride=2), (2, 64, 64, 64)),
         (Conv2d(64, 64, 3, padding=2, dilation=2), (2, 64, 64, 64)),
@@ -100,6 +122,52 @@ def test_what_winograd_is_not_for_is_done_as_ever(
     torch.testing.assert_close(
         found, wanted, atol=1e-5 if x.dtype == torch.float32 else 0.05, rtol=0
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_small_picture_goes_as_one_product(
+    dtype: torch.dtype, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def noted(x: Tensor, *rest: object) -> Tensor:
+        asked.append(tuple(x.shape))
+        return conv_unfolded(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("sd_ops.layers.conv_unfolded", noted)
+    layer = Conv2d(64, 72, 3, padding=1, stride=stride).to(dtype).requires_grad_(False)
+    x = randn(2, 64, 8, 8).to(dtype)
+    with torch.inference_mode():
+        wanted = layer(x)
+        use_fast_paths(layer)
+        found = layer(x)
+    assert asked == [(2, 64, 8, 8)]
+    torch.testing.assert_close(found, wanted, atol=1e-5 if dtype == torch.float32 else 0.02, rtol=0)
+
+
+def test_a_kernel_is_laid_out_once_and_is_the_same_parameter() -> None:
+    layer, x = Conv2d(64, 64, 3, padding=1).requires_grad_(False), randn(1, 64, 20, 20)
+    parameter, values = layer.weight, layer.weight.clone()
+    use_fast_paths(layer)
+    with torch.inference_mode():
+        layer(x)
+        place = layer.weight.data_ptr()
+        layer(x)
+    assert layer.weight is parameter
+    assert layer.weight.data_ptr() == place
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(layer.weight, values)
+    layer.weight.mul_(2)  # and it may be written to, as when an adapter is fused
+    assert torch.equal(layer.weight, 2 * values)
+
+
+def test_a_kernel_that_is_being_learnt_stays_as_it_is() -> None:
+    layer = Conv2d(64, 64, 3, padding=1)
+    use_fast_paths(layer)
+    with torch.no_grad():
+        layer(randn(1, 64, 20, 20))
+    assert layer.weight.is_contiguous()
 
 
 def gradients(network: nn.Module, x: Tensor) -> list[Tensor]:
@@ -131,7 +199,7 @@ def test_fast_layers_learn_what_torchs_learn(
     exact = copy.deepcopy(layer).double().requires_grad_(not frozen)
     use_fast_paths(exact, False)
     fast = copy.deepcopy(layer).requires_grad_(not frozen)
-    use_fast_paths(fast, keep=False)
+    use_fast_paths(fast)
     wanted = gradients(exact, randn(*shape).double())
     found = gradients(fast, randn(*shape))
     assert len(found) == (2 if frozen else 2 + len(list(layer.parameters())))
@@ -144,11 +212,11 @@ def test_a_convolution_learns_by_winograd_both_ways(monkeypatch: pytest.MonkeyPa
 
     def noted(x: Tensor, *rest: object, **options: object) -> Tensor:
         passes.append(tuple(x.shape))
-        return conv_winograd_once(x, *rest, **options)  # type: ignore[arg-type]
+        return conv_winograd(x, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("sd_ops.convolutions.conv_winograd_once", noted)
+    monkeypatch.setattr("sd_ops.convolutions.conv_winograd", noted)
     layer = Conv2d(64, 72, 3, padding=1)
-    use_fast_paths(layer, keep=False)
+    use_fast_paths(layer)
     gradients(layer, randn(1, 64, 32, 32))
     assert passes == [(1, 64, 32, 32), (1, 72, 32, 32)]
 
@@ -157,7 +225,7 @@ def test_a_wide_kernel_is_transformed_in_parts(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sd_ops.winograd._MAX_KERNEL", 36 * 64 * 20)  # 20 channels of 72
     layer = Conv2d(64, 72, 3, padding=1)
     exact = copy.deepcopy(layer).double()
-    use_fast_paths(layer, keep=False)
+    use_fast_paths(layer)
     pairs = zip(
         gradients(layer, randn(1, 64, 32, 32)),
         gradients(exact, randn(1, 64, 32, 32).double()),
@@ -176,7 +244,7 @@ def test_a_wide_kernel_is_transformed_in_parts(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_what_is_frozen_keeps_no_activations(layer: nn.Module, shape: tuple[int, ...]) -> None:
     layer = copy.deepcopy(layer).requires_grad_(False)
-    use_fast_paths(layer, keep=False)
+    use_fast_paths(layer)
     kept: list[int] = []
 
     def noted(tensor: Tensor) -> Tensor:
@@ -187,14 +255,6 @@ def test_what_is_frozen_keeps_no_activations(layer: nn.Module, shape: tuple[int,
     with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
         layer(x)
     assert sum(kept) <= layer.weight.numel()
-
-
-def test_layers_that_learn_keep_no_transformed_kernels() -> None:
-    layer = Conv2d(64, 64, 3, padding=1)
-    use_fast_paths(layer, keep=False)
-    with torch.no_grad():
-        layer(randn(2, 64, 32, 32))
-    assert layer._transformed is None
 
 
 def test_a_weight_that_was_written_to_counts() -> None:

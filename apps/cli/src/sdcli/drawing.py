@@ -47,7 +47,7 @@ def draw(
     is printed; what it puts into `more` is told, too.
     """
     started = time.perf_counter()
-    from sd_pipeline import PictureFormat, check_fits, check_out
+    from sd_pipeline import PictureFormat, check_fits, check_out, name_of
 
     if output.preview < 0:
         raise CommandError(f"--preview is {output.preview}; it must be 0 (never) or more")
@@ -62,8 +62,13 @@ def draw(
     told = {(text, repr(one.adapters)): (text, one) for one in requests for text in _texts(one)}
     for text, request in told.values():
         _report_losses(pipeline, text, request.adapters)
-    note(f"{chosen.model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}")
-    drawn = Drawn(more={"model": chosen.model, "device": str(pipeline.device)})
+    dtype = name_of(pipeline.dtype)
+    note(
+        f"{chosen.model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}, "
+        f"dtype {dtype}{' (auto)' * (chosen.dtype == 'auto')}"
+    )
+    _report_trades(requests)
+    drawn = Drawn(more={"model": chosen.model, "device": str(pipeline.device), "dtype": dtype})
     try:
         _draw(pipeline, requests, output, file_format, drawn)
         if finish is not None:
@@ -237,6 +242,19 @@ def _report_unheeded(pipeline: "Pipeline", requests: "Sequence[Txt2Img]") -> Non
         if request.negative_prompt and alone and pipeline.resolve(request).guidance_scale == 1:
             note("the negative prompt is not heeded: --guidance is 1, which is none")
             return
+
+
+def _report_trades(requests: "Sequence[Txt2Img]") -> None:
+    for number in sorted({request.reuse_features for request in requests} - {1}):
+        note(
+            f"--reuse-features {number}: the UNet's depth is computed at one step of {number}, and "
+            "used again at the others: faster, and pictures differ from exact ones"
+        )
+    for share in sorted({request.merge_tokens for request in requests} - {0.0}):
+        note(
+            f"--merge-tokens {share:g}: so many of the finest level's tokens share one "
+            "self-attention: faster, and pictures differ from exact ones"
+        )
 
 
 def _report_losses(pipeline: "Pipeline", text: str, adapters: "Sequence[AdapterUse]") -> None:

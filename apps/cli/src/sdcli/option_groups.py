@@ -87,6 +87,8 @@ class SamplingOptions:
     seamless: options.SeamlessAxes = "none"
     clip_skip: options.ClipSkip = 0
     class_name: options.ClassName = None
+    reuse_features: options.ReuseFeatures = 1
+    merge_tokens: options.MergeTokens = 0.0
 
     def settings(self, *, seed: int, image_guidance: float | None = None) -> dict[str, Any]:
         """Return what these options are to a `sd_pipeline.Txt2Img`.
@@ -118,6 +120,8 @@ class SamplingOptions:
             "seamless": self.seamless,
             "clip_skip": self.clip_skip,
             "class_name": self.class_name,
+            "reuse_features": self.reuse_features,
+            "merge_tokens": self.merge_tokens,
         }
 
 

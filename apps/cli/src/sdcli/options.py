@@ -28,7 +28,29 @@ Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps. auto takes a GPU if any.")
 ]
 Dtype = Annotated[
-    str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16. auto: fp16 on CUDA, else fp32.")
+    str,
+    typer.Option(
+        "--dtype",
+        help="auto, fp32, fp16 or bf16. auto: fp16 on CUDA; bf16 for large models on a CPU that "
+        "multiplies in it; else fp32.",
+    ),
+]
+MergeTokens = Annotated[
+    float,
+    typer.Option(
+        "--merge-tokens",
+        help="The share of the finest level's tokens, 0 to 0.75, that are merged into others like "
+        "them for self-attention: faster, above all in large pictures, and another picture. 0 is "
+        "exact.",
+    ),
+]
+ReuseFeatures = Annotated[
+    int,
+    typer.Option(
+        "--reuse-features",
+        help="Compute the whole UNet at one of so many steps, 1 to 10, and its finest level alone "
+        "at the others: faster, and another picture. 1 is exact.",
+    ),
 ]
 Attention = Annotated[
     str, typer.Option("--attention", help="auto, xformers, sdpa or chunked (low memory).")

@@ -25,6 +25,8 @@ _KINDS: dict[str, tuple[str, type]] = {
     "seamless": ("seamless", str),
     "clip-skip": ("clip_skip", int),
     "class": ("class_name", str),
+    "reuse-features": ("reuse_features", int),
+    "merge-tokens": ("merge_tokens", float),
 }
 # The names that the web UI's "prompts from file" script has for the same.
 _WEB_UI = {

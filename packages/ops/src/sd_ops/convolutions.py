@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sd_ops.winograd import conv_winograd_once, winograd_weight_gradient
+from sd_ops.winograd import conv_winograd, winograd_weight_gradient
 
 __all__ = ["frozen_convolution", "winograd_convolution"]
 
@@ -75,7 +75,7 @@ class _Winograd(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         ctx.padding = padding
-        return conv_winograd_once(x, weight, bias, padding)
+        return conv_winograd(x, weight, bias, padding)
 
     @staticmethod
     @once_differentiable
@@ -86,7 +86,7 @@ class _Winograd(torch.autograd.Function):
         if for_x:
             # The transpose of a convolution is one with the kernel turned round.
             back = weight.transpose(0, 1)
-            into_x = conv_winograd_once(grad, back, None, 2 - ctx.padding, turned=True)
+            into_x = conv_winograd(grad, back, None, 2 - ctx.padding, turned=True)
         if for_weight:
             into_weight = winograd_weight_gradient(x, grad, ctx.padding)
         if for_bias:

@@ -7,14 +7,19 @@ The limits below are measured (`python benchmarks/layers.py`), on two AVX-512 co
 GFLOP/s of SD 1.5's shapes at 512 x 512, two samples.
 
 - float32, of 235 at most: `F.linear` 110 to 165, the same as a 1x1 convolution 185 to 210. 3x3
-  convolutions 210, by Winograd 400 at 64 x 64 and 530 at 32 x 32 of those that are counted.
-- bfloat16, of 470: `F.linear` 330 at 2,048 tokens and more, as a convolution 400; with fewer tokens
-  and many channels it is the other way round.
+  convolutions 210, by Winograd 400 at 64 x 64, 350 at 32 x 32 and 230 at 16 x 16 of those that are
+  counted; at 8 x 8, where reading the kernel takes the time, 90 and as one product 140.
 - float32 with gradients, one sample, both ways: linear layers 160 to 195, as convolutions 200 to
   220 from 1,024 tokens on, and no slower at 256. 3x3 convolutions, for the result, x and the
   kernel: 320 channels at 64 x 64 in 35, 36 and 42 ms, by Winograd 25, 25 and 20, the kernel's
   transforms among them; 640 at 32 x 32 in 35, 36 and 40, by Winograd 28 each; at 16 x 16 it is the
   slower one.
+- bfloat16, of 515: `F.linear` 330 at 2,048 tokens and more, as a convolution 400; with fewer tokens
+  and many channels it is the other way round. 3x3 convolutions 515, at 8 x 8 210 and as one product
+  370.
+
+A kernel is turned to channels_last at its first use. oneDNN would turn it at every call: SD 1.5's
+step spent a twentieth of its time on that.
 """
 
 import torch
@@ -22,16 +27,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sd_ops.convolutions import frozen_convolution, winograd_convolution
-from sd_ops.winograd import conv_winograd, num_tiles, winograd_weight
+from sd_ops.unfolded import conv_unfolded, num_pixels
+from sd_ops.winograd import conv_winograd, num_tiles
 
 __all__ = ["Conv2d", "Linear", "use_fast_paths"]
 
 # For a linear layer as a convolution: fewer are too little work to be worth it.
 _MIN_TOKENS = {torch.float32: 64, torch.bfloat16: 2048}
 _MIN_TOKENS_TO_LEARN = {torch.float32: 256}
-_MIN_TILES, _MIN_CHANNELS = 128, 64  # for Winograd
-_MIN_TILES_TO_LEARN = 64
-_MIN_TILES_TO_FORGET = 256  # where transforming the kernel again is a tenth of the work, or less
+_MIN_CHANNELS = 64
+# For Winograd: with fewer, transforming the kernel takes too long.
+_MIN_TILES, _MIN_TILES_TO_LEARN = 32, 64
+_MAX_PIXELS = 256  # for one product
 
 
 class Linear(nn.Linear):
@@ -57,68 +64,61 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` with a fast path on CPUs, whose results are in channels_last."""
+    """`nn.Conv2d` with fast paths on CPUs, whose results are in channels_last."""
 
     fast = False
-    keeps = True
-    _transformed: tuple[object, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, O, H', W')."""
         if not self.fast or not _may(x, self.weight):
             return super().forward(x)
         x, learns = x.contiguous(memory_format=torch.channels_last), torch.is_grad_enabled()
-        if not self._takes_winograd(x):
-            if learns and self._is_simple() and _is_frozen(self):
-                stride, padding = self.stride, self.padding
-                assert not isinstance(padding, str)
-                return frozen_convolution(x, self.weight, self.bias, stride, padding)
-            return super().forward(x)
-        if learns:
-            return winograd_convolution(x, self.weight, self.bias, int(self.padding[0]))
-        return conv_winograd(x, self._kernel(num_tiles(x.shape)), self.bias, int(self.padding[0]))
+        self._lay_out()
+        if self._is_plain():
+            padding = int(self.padding[0])
+            if self._takes_winograd(x):
+                convolve = winograd_convolution if learns else conv_winograd
+                return convolve(x, self.weight, self.bias, padding)
+            stride = self.stride[0], self.stride[1]
+            few = num_pixels(x, self.kernel_size, stride, padding) <= _MAX_PIXELS
+            if few and not learns:
+                return conv_unfolded(x, self.weight, self.bias, stride, padding)
+        if learns and self._is_simple() and _is_frozen(self):
+            assert not isinstance(self.padding, str)
+            return frozen_convolution(x, self.weight, self.bias, self.stride, self.padding)
+        return super().forward(x)
 
-    def _takes_winograd(self, x: Tensor) -> bool:
+    def _lay_out(self) -> None:
+        """Turn the kernel to channels_last for good; one that is being learnt stays as it is."""
+        last, weight = torch.channels_last, self.weight
+        if not (weight.is_contiguous(memory_format=last) or weight.requires_grad):
+            with torch.inference_mode(False):
+                weight.data = weight.data.contiguous(memory_format=last)
+
+    def _is_plain(self) -> bool:
+        """Whether this is a convolution of the kind that the networks spend their time on."""
         return (
-            x.dtype == torch.float32
+            self.weight.dtype in _MIN_TOKENS
             and self.kernel_size == (3, 3)
-            and self.stride == (1, 1)
             and self._is_simple()
             and self.padding in ((0, 0), (1, 1))
             and min(self.in_channels, self.out_channels) >= _MIN_CHANNELS
-            and num_tiles(x.shape)
-            >= (_MIN_TILES_TO_LEARN if torch.is_grad_enabled() else _MIN_TILES)
         )
 
     def _is_simple(self) -> bool:
         zeros = self.padding_mode == "zeros" and not isinstance(self.padding, str)
         return zeros and self.groups == 1 and self.dilation == (1, 1)
 
-    def _kernel(self, number: int) -> Tensor:
-        """Return the transformed kernel, kept where making it again would take too long.
-
-        It is four times as large as the kernel, so large pictures do without.
-        """
-        if number >= _MIN_TILES_TO_FORGET or self.weight.is_inference() or not self.keeps:
-            return winograd_weight(self.weight)
-        # A kernel that was written to, by an adapter that is fused, is another one.
-        key = self.weight.data_ptr(), self.weight._version
-        if self._transformed is None or self._transformed[0] != key:
-            self._transformed = key, winograd_weight(self.weight)
-        return self._transformed[1]
+    def _takes_winograd(self, x: Tensor) -> bool:
+        enough = _MIN_TILES_TO_LEARN if torch.is_grad_enabled() else _MIN_TILES
+        return x.dtype == torch.float32 and self.stride == (1, 1) and num_tiles(x.shape) >= enough
 
 
-def use_fast_paths(module: nn.Module, fast: bool = True, *, keep: bool = True) -> None:
-    """Let the layers of a network take their fast paths, with gradients and without, or not.
-
-    What they kept is forgotten; without `keep`, for networks that learn, they keep nothing anew.
-    """
+def use_fast_paths(module: nn.Module, fast: bool = True) -> None:
+    """Let the layers of a network take their fast paths, with gradients and without, or not."""
     for layer in module.modules():
         if isinstance(layer, Linear | Conv2d):
             layer.fast = fast
-            if isinstance(layer, Conv2d):
-                layer.keeps = keep
-                layer._transformed = None
 
 
 def _may(x: Tensor, weight: Tensor) -> bool:

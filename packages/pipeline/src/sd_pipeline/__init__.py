@@ -34,14 +34,13 @@ from sd_pipeline.picture_file import check_fits, sheet_bytes
 from sd_pipeline.picture_format import PictureFormat
 from sd_pipeline.picture_opener import PictureError, decode_picture, open_picture
 from sd_pipeline.pipeline import (
-    DTYPES,
     Defaults,
     Pipeline,
     load_pipeline,
     read_defaults,
     resolve_device,
-    resolve_dtype,
 )
+from sd_pipeline.precision import DTYPES, name_of, resolve_dtype
 from sd_pipeline.preview import Preview, fit_preview
 from sd_pipeline.record import Record
 from sd_pipeline.request import Blend, Img2Img, Inpaint, Outpaint, Txt2Img
@@ -110,6 +109,7 @@ __all__ = [
     "load_unet",
     "load_vae",
     "locate",
+    "name_of",
     "open_folder",
     "open_model",
     "open_picture",

@@ -1,8 +1,8 @@
 """The run from noise to latents: what the UNet is asked at each step, and how it is guided."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from sd_sampler import (
     plan,
     prediction,
 )
-from sd_unet import perturbed_attention
+from sd_unet import FeatureReuse, features_reused, perturbed_attention, texts_kept, tokens_merged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -83,7 +83,8 @@ class Denoising:
 
         def tell(step: int, _sigma: float, _x: Tensor, x0: Tensor) -> None:
             if step + 2 <= record.num_steps:
-                stage.told = told.at(step + 2)
+                done = step + 1 - first
+                stage.go_on(told.at(step + 2), anew=done % record.reuse_features == 0)
             if on_step is not None:
                 on_step(Step(number=step + 1 - first, num_steps=num_steps, x0=x0))
 
@@ -96,8 +97,15 @@ class Denoising:
             pairs = zip(groups, denoisers, strict=True)
             return torch.cat([ask(x[group], sigma[group]) for group, ask in pairs])
 
-        on_cpu = self.device.type == "cpu"
-        with freed_memory_kept() if on_cpu else nullcontext():  # every step wants the same
+        with ExitStack() as kept:  # what the steps have in common
+            kept.enter_context(texts_kept(self.parts.unet))
+            if record.reuse_features > 1:
+                stage.reuse = kept.enter_context(features_reused(self.parts.unet))
+            if record.merge_tokens:
+                size = begun.x.shape[-2:]
+                kept.enter_context(tokens_merged(self.parts.unet, record.merge_tokens, size))
+            if self.device.type == "cpu":
+                kept.enter_context(freed_memory_kept())
             return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
 
     def _noise(self, record: Record, seeds: Sequence[int]) -> NoiseSource:
@@ -153,7 +161,7 @@ class Denoising:
                 latents = begun.with_extra(x, group, rows.num_blind)
                 if rows.alike:
                     latents, timesteps = latents[:num_pictures], timesteps[:num_pictures]
-                now = stage.told.rows(rows.told).repeated(num_pictures)
+                now = stage.asked(rows, group)
                 layers, number = record.guidance.pag_layers, rows.num_perturbed * num_pictures
                 with perturbed_attention(self.parts.unet, layers, number):
                     out: Tensor = self.parts.unet(
@@ -204,6 +212,26 @@ class _Rows:
 
 @dataclass(slots=True)
 class _Stage:
-    """Where in its script a run is."""
+    """Where in its script a run is, and what it may use again."""
 
     told: Conditions
+    reuse: FeatureReuse | None = None
+    _laid_out: dict[tuple[tuple[int, ...], int], Conditions] = field(default_factory=dict)
+
+    def go_on(self, told: Conditions, *, anew: bool) -> None:
+        """Go to the next step; `anew` says that its features are not those of another."""
+        if self.reuse is not None:
+            self.reuse.anew = anew or told is not self.told
+        if told is not self.told:
+            self.told = told
+            self._laid_out.clear()
+
+    def asked(self, rows: _Rows, group: slice) -> Conditions:
+        """Return what rows of some pictures are told, the same tensors for as long as they are."""
+        number = group.stop - group.start
+        if self.reuse is not None:
+            self.reuse.question = rows, group.start
+        key = rows.told, number
+        if key not in self._laid_out:
+            self._laid_out[key] = self.told.rows(rows.told).repeated(number)
+        return self._laid_out[key]

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from sd_pipeline.errors import PipelineError
 from sd_pipeline.model import Model
 from sd_pipeline.parts import Parts, build
 from sd_pipeline.picture import Picture
+from sd_pipeline.precision import resolve_dtype
 from sd_pipeline.record import Record
 from sd_pipeline.request import Img2Img, Inpaint, Outpaint, Txt2Img
 from sd_pipeline.seamless import seamless
@@ -33,11 +33,7 @@ from sd_pipeline.settled import settled
 from sd_pipeline.source import locate, open_model
 from sd_sampler import parse_sampler, parse_schedule
 from sd_textenc import PromptReport
-from sd_unet import self_attentions
-
-DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
-    {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-)
+from sd_unet import features_reused, self_attentions, tokens_merged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +124,12 @@ class Pipeline:
             schedule = parse_schedule(request.schedule)
         with clip_skipped(self.parts, request.clip_skip):  # raises for more layers than there are
             pass
+        if request.reuse_features > 1:
+            with features_reused(self.parts.unet):  # raises for a network that has no levels
+                pass
+        if request.merge_tokens:
+            with tokens_merged(self.parts.unet, 0.0, (1, 1)):  # likewise
+                pass
         if request.guidance.pag_scale:
             self_attentions(self.parts.unet, request.guidance.pag_layers)  # raises for none
         scale = request.guidance_scale
@@ -156,6 +158,8 @@ class Pipeline:
             clip_skip=request.clip_skip,
             class_name=class_asked(classes, request.prompt, request.class_name, has_text=has_text),
             adapters=tuple(self.shelf.known(use) for use in request.adapters),
+            reuse_features=request.reuse_features,
+            merge_tokens=request.merge_tokens,
             batch_invariant=self.batch_invariant,
             tiling=self.tiling,
             **self.origin,
@@ -267,17 +271,19 @@ def load_pipeline(
 ) -> Pipeline:
     """Open a model's folder, file, or what `open_model` made of one, on `device`.
 
-    `device` "auto" is CUDA, MPS or CPU, the first there is. `dtype` is fp32, fp16, bf16 or "auto":
-    fp16 on CUDA, fp32 elsewhere. `attention` is a backend of sd_ops. `batch_invariant` is the
+    `device` "auto" is CUDA, MPS or CPU, the first there is. `dtype` is fp32, fp16, bf16 or "auto",
+    as `resolve_dtype` has it. `attention` is a backend of sd_ops. `batch_invariant` is the
     pipeline's. `defaults` are, unless given, the path's own or else the family's. Raises
     `PipelineError` for a device or dtype that cannot be had, `AttentionUnavailable` for a backend
     that cannot run there, and what `open_model` and `build` raise.
     """
     place = resolve_device(device)
-    precision = resolve_dtype(dtype, place)
-    resolve_backend(attention, place, precision)
+    if dtype != "auto":
+        resolve_dtype(dtype, place)  # raises for a wrong name before a model is opened
     path = model if isinstance(model, Path) else None
     opened = open_model(model) if isinstance(model, Path) else model
+    precision = resolve_dtype(dtype, place, opened.unet.config)
+    resolve_backend(attention, place, precision)
     parts = build(opened, dtype=precision)
     for module in parts.networks:
         module.to(place)
@@ -311,15 +317,6 @@ def resolve_device(name: str) -> torch.device:
             "try --device cpu or auto"
         ) from error
     return device
-
-
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype called ``name``; raises ``PipelineError`` for an unknown one."""
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise PipelineError(f"dtype is {name!r}; it must be auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
 
 
 def _family_defaults(parts: Parts) -> Defaults:

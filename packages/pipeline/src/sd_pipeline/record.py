@@ -37,10 +37,10 @@ class Record:
     `model_hash` is that of the model's weights.
     `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
     what stands beside a picture may change its last digits, unless it is `batch_invariant`.
-    `tiling` is that of the autoencoder; `blend`, `seamless`, `clip_skip` and `adapters` are the
-    request's, the latter with their files' hashes. `class_name` is the class that was drawn, where
-    it was one. Raises `PipelineError` for a prompt that is no
-    Unicode.
+    `tiling` is that of the autoencoder; `blend`, `seamless`, `clip_skip`, `reuse_features`,
+    `merge_tokens` and `adapters` are the request's, the latter with their files' hashes.
+    `class_name` is the class that was drawn, where it was one. Raises `PipelineError` for a prompt
+    that is no Unicode.
     """
 
     prompt: str
@@ -64,6 +64,8 @@ class Record:
     clip_skip: int = 0
     class_name: str | None = None
     adapters: tuple[AdapterUse, ...] = ()
+    reuse_features: int = 1
+    merge_tokens: float = 0.0
     batch_invariant: bool = False
     tiling: Tiling = "auto"
     model_hash: str | None = None

@@ -11,11 +11,13 @@ from sd_pipeline.depth import depth_of
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.images import FITS, Fit, extended, mask_of, to_mask
 from sd_sampler import GuidanceOptions, parse_sampler, parse_schedule
+from sd_unet import MAX_MERGED
 
 _MAX_SIDE = 8192
 _MAX_SEED = 2**63 - 1
 _MAX_BLUR = 64
 _MAX_MARGIN = 1024
+_MAX_REUSE = 10  # steps; beyond it pictures fall apart
 _MAX_CLIP_SKIP = 63  # more than any text encoder has layers
 
 _HALVES = re.compile("[\ud800-\udfff]")  # of characters: UTF-8 has none, so no file could hold them
@@ -68,7 +70,9 @@ class Txt2Img:
     names; ``batch_size`` of them are made at a time, which changes no noise. A picture that is
     ``seamless`` goes on at its other side, along x, y or both. ``clip_skip`` last layers of the
     text encoder are left out, which the web UI's "Clip skip" counts from 1. ``adapters`` change the
-    model for these pictures alone.
+    model for these pictures alone. Of every ``reuse_features`` steps one computes the whole UNet,
+    the others its finest level alone: faster, and another picture; 1 is exact. ``merge_tokens`` is
+    the share of the finest level's tokens that are merged for self-attention: likewise; 0 is exact.
 
     A model that is told classes alone takes the prompt, and the negative one, for a class's name or
     number, as it does their parts that are joined by AND or change by step. ``class_name`` is for a
@@ -94,6 +98,8 @@ class Txt2Img:
     clip_skip: int = 0
     class_name: str | None = None
     adapters: tuple[AdapterUse, ...] = ()
+    reuse_features: int = 1
+    merge_tokens: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
@@ -106,6 +112,11 @@ class Txt2Img:
             raise PipelineError(
                 f"clip-skip is {self.clip_skip}; it must be from 0 (none) to {_MAX_CLIP_SKIP}"
             )
+        if not 1 <= self.reuse_features <= _MAX_REUSE:
+            raise PipelineError(
+                f"reuse-features is {self.reuse_features}; it must be from 1 (none) to {_MAX_REUSE}"
+            )
+        _check_merge(self.merge_tokens, self.guidance)
         scale = self.guidance_scale
         if scale is not None and not 1 <= scale <= 100:
             raise PipelineError(f"guidance is {scale}; it must be from 1 (none) to 100")
@@ -117,6 +128,16 @@ class Txt2Img:
             parse_schedule(self.schedule)
         if self.seamless not in SEAMLESS:
             raise PipelineError(f"seamless is {self.seamless!r}; it must be {', '.join(SEAMLESS)}")
+
+
+def _check_merge(share: float, guidance: GuidanceOptions) -> None:
+    if not 0 <= share <= MAX_MERGED:
+        raise PipelineError(f"merge-tokens is {share}; it must be from 0 (none) to {MAX_MERGED}")
+    if share and guidance.pag_scale:
+        raise PipelineError(
+            "merge-tokens does not go with perturbed-attention guidance, which sees every token by "
+            "itself; leave one of them out"
+        )
 
 
 def _check_counts(**numbers: int | None) -> None:

@@ -74,8 +74,8 @@ def build_denoiser_task(
     unet.to(device).to(memory_format=layout)
     unet.set_attention_backend(config.attention)
     vae.set_attention_backend(config.attention)
-    use_fast_paths(unet, keep=False)
-    use_fast_paths(vae, keep=False)
+    use_fast_paths(unet)
+    use_fast_paths(vae)
     parts = Parts(
         unet=unet,
         vae=vae,

@@ -127,7 +127,7 @@ def open_base(
     for network in (parts.unet, parts.vae):
         network.to(memory_format=layout)
         network.set_attention_backend(config.attention)
-        use_fast_paths(network, keep=False)
+        use_fast_paths(network)
     parts.unet.gradient_checkpointing = config.gradient_checkpointing
     check_sizes(config.data, parts.vae.config.downsampling)
     return Base(config=config, parts=parts, path=path, run_folder=run_folder, reporter=reporter)

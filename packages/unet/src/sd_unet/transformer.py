@@ -1,5 +1,7 @@
 """The spatial transformer: self-attention, cross-attention on the text, GEGLU."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -7,6 +9,9 @@ from torch import Tensor, nn
 from sd_ops import Conv2d, Linear, attention, geglu
 from sd_unet.batches import as_many
 from sd_unet.config import TransformerConfig
+
+Project = Callable[[Tensor, Sequence[nn.Linear]], Sequence[Tensor]]
+"""What gives keys and values (B, T, C) of a context (B, T, D) by two layers."""
 
 
 class Attention(nn.Module):
@@ -18,6 +23,7 @@ class Attention(nn.Module):
         self.num_heads = config.num_heads
         self.upcast = config.upcast_attention
         self.backend = "auto"
+        self.project: Project = _project
         # Three linears, always called as modules: adapters hook them.
         self.to_q = Linear(channels, channels, bias=bias)
         self.to_k = Linear(context_dim, channels, bias=bias)
@@ -28,7 +34,10 @@ class Attention(nn.Module):
         """Let tokens (B, N, C) attend to context (B, T, D); returns (B, N, C)."""
         query, key, value = (
             rearrange(projected, "b t (h d) -> b h t d", h=self.num_heads)
-            for projected in (self.to_q(tokens), self.to_k(context), self.to_v(context))
+            for projected in (
+                self.to_q(tokens),
+                *self.project(context, (self.to_k, self.to_v)),
+            )
         )
         attended = self._attend(query, key, value)
         merged = rearrange(attended, "b h t d -> b t (h d)")
@@ -52,6 +61,10 @@ class Attention(nn.Module):
         # Autocast would undo the line above.
         with torch.autocast(device, enabled=False):
             return attention(query, key, value, backend=self.backend)
+
+
+def _project(context: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
+    return [layer(context) for layer in layers]
 
 
 class GEGLU(nn.Module):

@@ -1,5 +1,7 @@
 """The latent UNet, told by text, by classes, or by both."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from sd_ops import Conv2d, norm_silu, resolve_backend
@@ -14,13 +16,16 @@ from sd_unet.timestep import TimestepEmbedding, sinusoidal_embedding
 from sd_unet.told import check_told, new_class_table, with_classes
 from sd_unet.transformer import Attention, SpatialTransformer
 
+Below = Callable[[Tensor, Tensor, Tensor | None, list[Tensor]], Tensor]
+"""What stands for the levels below the finest: of x, the time, the text and the skips so far."""
+
 
 class UNet(nn.Module):
     """The denoising network of latent diffusion (Rombach et al., arXiv:2112.10752, section 3.3).
 
     Its state-dict keys are those of diffusers' UNet2DConditionModel, or, where it hears no text,
-    of UNet2DModel. A new one predicts zero: the
-    last layer of each residual branch starts at zero (Dhariwal and Nichol, arXiv:2105.05233).
+    of UNet2DModel. A new one predicts zero: the last layer of each residual branch starts at zero
+    (Dhariwal and Nichol, arXiv:2105.05233).
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -40,6 +45,7 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(UpBlock(config, level) for level in reversed(levels))
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=config.norm_eps)
         self.conv_out = Conv2d(first, config.out_channels, kernel_size=3, padding=1)
+        self.below: Below | None = None
         self._zero_branches()
 
     def forward(
@@ -66,12 +72,11 @@ class UNet(nn.Module):
         latents = as_many(latents, time_embedding)  # what is told is in the embedding already
         x = self.conv_in(latents)
         skips = [x]
-        for down_block in self.down_blocks:
-            x, new_skips = down_block(x, time_embedding, hidden_states)
-            skips += new_skips
-        x = self.mid_block(x, time_embedding, hidden_states)
-        for up_block in self.up_blocks:
-            x = up_block(x, time_embedding, hidden_states, skips)
+        x, new_skips = self.down_blocks[0](x, time_embedding, hidden_states)
+        skips += new_skips
+        below = self.below or self.through_below
+        x = below(x, time_embedding, hidden_states, skips)
+        x = self.up_blocks[-1](x, time_embedding, hidden_states, skips)
         out: Tensor = self.conv_out(norm_silu(x, self.conv_norm_out))
         return out
 
@@ -97,6 +102,18 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, Block):
                 module.gradient_checkpointing = value
+
+    def through_below(
+        self, x: Tensor, time_embedding: Tensor, hidden_states: Tensor | None, skips: list[Tensor]
+    ) -> Tensor:
+        """Return what comes up to the finest level, leaving ``skips`` with that level's own."""
+        for down_block in self.down_blocks[1:]:
+            x, new_skips = down_block(x, time_embedding, hidden_states)
+            skips += new_skips
+        x = self.mid_block(x, time_embedding, hidden_states)
+        for up_block in self.up_blocks[:-1]:
+            x = up_block(x, time_embedding, hidden_states, skips)
+        return x
 
     def _embed_time(
         self, latents: Tensor, timesteps: Tensor, added: AddedConditions | None

@@ -20,7 +20,7 @@ from sdcli.sheets import sheet, stacked
 
 _AXES = ("steps", "sampler", "schedule", "guidance", "guidance-rescale", "threshold", "pag",
          "pag-adaptive", "seed", "width", "height", "negative", "seamless", "clip-skip",
-         "class", "prompt")  # fmt: skip
+         "reuse-features", "merge-tokens", "class", "prompt")  # fmt: skip
 # Those that are fields of a request's guidance.
 _OF_GUIDANCE = {
     "guidance-rescale": "rescale",
@@ -102,7 +102,8 @@ def grid(
             help="Setting and values from left to right: steps=10,20,30 or steps=10-30(+10), "
             "sampler=euler,ddim; of steps, sampler, schedule, guidance, guidance-rescale, "
             "threshold, pag, pag-adaptive, seed, width, height, negative, seamless, clip-skip, "
-            "class, prompt. prompt=red,blue writes blue where the prompt says red.",
+            "reuse-features, merge-tokens, class, prompt. prompt=red,blue writes blue where the "
+            "prompt says red.",
         ),
     ] = None,
     y: Annotated[str | None, typer.Option("--y", help="The same, from top to bottom.")] = None,

@@ -167,6 +167,8 @@ def _request(
         "seamless": record.seamless,
         "clip_skip": record.clip_skip,
         "class_name": record.class_name,
+        "reuse_features": record.reuse_features,
+        "merge_tokens": record.merge_tokens,
         "adapters": record.adapters,
     }
     if not record.edit:

@@ -68,6 +68,8 @@ def _variation(record: "Record", share: float, seed: int) -> "Txt2Img":
         seed=record.seed,
         seamless=record.seamless,
         clip_skip=record.clip_skip,
+        reuse_features=record.reuse_features,
+        merge_tokens=record.merge_tokens,
         adapters=record.adapters,
         blend=Blend(share=share, seed=seed),
     )

@@ -1,0 +1,60 @@
+"""Keys and values of texts that are computed once for all steps of a run."""
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sd_unet.backbones import Backbone
+from sd_unet.dit import DiTBlock
+from sd_unet.transformer import TransformerBlock
+
+_Version = tuple[tuple[int, int], ...]
+_Kept = tuple[_Version, list[Tensor]]
+
+
+@contextmanager
+def texts_kept(unet: Backbone) -> Iterator[None]:
+    """Let every cross-attention keep the keys and values of the texts that it is told.
+
+    They are of one tensor of hidden states, which nobody may write to meanwhile, and are given
+    again for the very same one: they live as long as it does, and at most as long as this lasts.
+    Exact: projections that something is hooked to (a LoRA, a hypernetwork), that were written to,
+    or that are to learn, compute anew.
+    """
+    blocks = [m for m in unet.modules() if isinstance(m, TransformerBlock | DiTBlock)]
+    attentions = [block.attn2 for block in blocks if block.attn2 is not None]
+    before = [attention.project for attention in attentions]
+    for attention in attentions:
+        attention.project = KeptProjections()
+    try:
+        yield
+    finally:
+        for attention, project in zip(attentions, before, strict=True):
+            attention.project = project
+
+
+class KeptProjections:
+    """Call some layers, and remember what came out for as long as what went in is there."""
+
+    def __init__(self) -> None:
+        self._kept: MutableMapping[Tensor, _Kept] = WeakTensorKeyDictionary()
+
+    def __call__(self, states: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
+        """Return (B, T, C) of each layer for states (B, T, D)."""
+        if torch.is_grad_enabled() or any(map(_is_changed, layers)):
+            return [layer(states) for layer in layers]
+        weights = [layer.weight for layer in layers]
+        version = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        found = self._kept.get(states)
+        if found is None or found[0] != version:
+            found = self._kept[states] = version, [layer(states) for layer in layers]
+        return found[1]
+
+
+def _is_changed(layer: nn.Linear) -> bool:
+    """Tell whether more than the weight may say what a layer gives; and whether none can tell."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return bool(hooked) or layer.bias is not None or layer.weight.is_inference()
