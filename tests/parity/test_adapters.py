@@ -119,7 +119,8 @@ def test_loras_of_peft_draw_the_same_here(folder: Path, tmp_path: Path) -> None:
 def test_our_embedding_draws_the_same_in_diffusers(folder: Path, tmp_path: Path) -> None:
     pipeline = load_pipeline(folder, device="cpu")
     widths = [tower.config.hidden_size for tower in pipeline.parts.towers]
-    vectors = tuple(torch.randn(2, width) for width in widths)
+    generator = torch.Generator().manual_seed(8)
+    vectors = tuple(torch.randn(2, width, generator=generator) for width in widths)
     path = tmp_path / "xyrex.safetensors"
     save_embedding(path, Embedding(name="xyrex", vectors=vectors), "diffusers")
     peer = peer_of(folder)
@@ -138,7 +139,7 @@ def test_our_embedding_draws_the_same_in_diffusers(folder: Path, tmp_path: Path)
     finally:
         peers.PROMPT = old
     use = AdapterUse(kind="embedding", file=str(path))
-    assert np.abs(ours(pipeline, prompt=prompt) - wanted).mean() > 2, "it matters"
+    assert np.abs(ours(pipeline, prompt=prompt) - wanted).mean() > 1, "it matters"
     assert np.abs(ours(pipeline, use, prompt=prompt) - wanted).max() <= 1
 
 

@@ -258,7 +258,8 @@ def test_an_embeddings_file_loads_back_and_gives_equal_states(
     inversion.inject(tower)
     tower.tokenizer = tower.tokenizer.with_names({"my-cat": inversion.ids})
     prompt = "a my-cat on a mat"
-    assert torch.equal(outputs(fresh, prompt), outputs(task.parts, prompt))
+    # What learns takes the fast paths, whose sums are rounded otherwise.
+    torch.testing.assert_close(outputs(fresh, prompt), outputs(task.parts, prompt))
     assert not torch.allclose(outputs(fresh, prompt), outputs(fresh, "a cat on a mat"))
 
 
