@@ -2,27 +2,39 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
-stderr = Console(stderr=True)
+
+@cache
+def stderr() -> "Console":
+    """Return the console of what is neither result nor file."""
+    # Imported here and below: a help has nothing to show, and waits for nothing.
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 @contextmanager
-def progress(*, transient: bool = False) -> Iterator[Progress]:
+def progress(*, transient: bool = False) -> Iterator["Progress"]:
     """Show bars with counts, time spent and time left; plain lines where there is no terminal.
 
     What is `transient` goes when it is done, and is on terminals alone.
     """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -32,8 +44,8 @@ def progress(*, transient: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    hidden = transient and not stderr.is_terminal
-    with Progress(*columns, console=stderr, transient=transient, disable=hidden) as bars:
+    hidden = transient and not stderr().is_terminal
+    with Progress(*columns, console=stderr(), transient=transient, disable=hidden) as bars:
         yield bars
 
 
@@ -47,4 +59,4 @@ def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def note(message: str) -> None:
     """Say something that is neither result nor error."""
-    stderr.print(message, style="yellow", highlight=False, soft_wrap=True)
+    stderr().print(message, style="yellow", highlight=False, soft_wrap=True)

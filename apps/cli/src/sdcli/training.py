@@ -9,12 +9,13 @@ from signal import SIGINT
 from typing import TYPE_CHECKING
 
 import typer
-from rich.progress import Progress, TaskID
 
 from sdcli.progress import progress, stderr
 from sdcli.results import show
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from sd_train import Reporter, StepInfo, TrainResult
     from sd_train.run import RunConfig
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class ProgressReporter:
     """Shows a bar with loss, learning rate, images a second and time left."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: "Progress") -> None:
         self._bars = bars
         self._bar: TaskID | None = None
 
@@ -50,13 +51,13 @@ class ProgressReporter:
 @contextmanager
 def reporter() -> Iterator["Reporter"]:
     """Show a bar on a terminal; elsewhere print a line now and then."""
-    if stderr.is_terminal:
+    if stderr().is_terminal:
         with progress() as bars:
             yield ProgressReporter(bars)
         return
     from sd_train import LineReporter
 
-    yield LineReporter(lambda text: stderr.print(text, highlight=False, soft_wrap=True))
+    yield LineReporter(lambda text: stderr().print(text, highlight=False, soft_wrap=True))
 
 
 def rehearsed(settings: "RunConfig", folder: Path, *, as_json: bool) -> None:

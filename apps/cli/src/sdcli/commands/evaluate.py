@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import TaskID
 
 from sdcli.errors import CommandError
 from sdcli.eval_options import EvalOptions
@@ -17,6 +16,8 @@ from sdcli.progress import note, progress
 from sdcli.results import show
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from sd_train import SampleSettings
     from sd_train.eval_subjects import Subject
 
