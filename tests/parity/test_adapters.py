@@ -139,7 +139,7 @@ def test_our_embedding_draws_the_same_in_diffusers(folder: Path, tmp_path: Path)
     finally:
         peers.PROMPT = old
     use = AdapterUse(kind="embedding", file=str(path))
-    assert np.abs(ours(pipeline, prompt=prompt) - wanted).mean() > 1, "it matters"
+    assert np.abs(ours(pipeline, prompt=prompt) - wanted).mean() > 2, "it matters"
     assert np.abs(ours(pipeline, use, prompt=prompt) - wanted).max() <= 1
 
 
