@@ -107,7 +107,7 @@ def test_any_prompt_is_read(prompt: str) -> None:
     ],
 )
 def test_brackets_as_deep_as_one_likes_are_read(start: str, end: str) -> None:
-    prompt = start * 1000 + "cat" + end * 1000
+    prompt = start * 3000 + "cat" + end * 3000
     assert parse_editing(prompt).at(5, 5)
     read = parse_emphasis(prompt)
     assert all(math.isfinite(span.weight) for section in read.sections for span in section)

@@ -7,6 +7,7 @@ The syntax is that of the web UI (AUTOMATIC1111), and so are the numbers: round 
 import re
 import sys
 from dataclasses import dataclass
+from math import isfinite
 
 __all__ = ["EMPHASIS", "Emphasis", "Span", "escape", "parse_emphasis"]
 
@@ -67,18 +68,25 @@ def parse_emphasis(prompt: str) -> Emphasis:
 
 
 class _Reader:
-    """Take in a prompt piece by piece; a span that is None is a BREAK."""
+    """Take in a prompt piece by piece; a text that is None is a BREAK."""
 
     def __init__(self) -> None:
-        self.spans: list[Span | None] = []
+        self._texts: list[str | None] = []
+        self._weights: list[float] = []
         self.notes: list[str] = []
         self._opened: dict[str, list[int]] = {"(": [], "[": []}
 
+    @property
+    def spans(self) -> list[Span | None]:
+        """What was read, a BREAK as None."""
+        pairs = zip(self._texts, self._weights, strict=True)
+        return [None if text is None else Span(text, weight) for text, weight in pairs]
+
     def read(self, piece: str, weight: str | None) -> None:
         if len(piece) == 2 and piece[0] == "\\":
-            self.spans.append(Span(piece[1], 1.0))
+            self._append([piece[1]])
         elif piece in self._opened:
-            self._opened[piece].append(len(self.spans))
+            self._opened[piece].append(len(self._texts))
         elif (weight or piece == ")") and self._opened["("]:
             self._scale(self._opened["("].pop(), float(weight) if weight else EMPHASIS)
         elif piece == "]" and self._opened["["]:
@@ -86,7 +94,7 @@ class _Reader:
         else:
             if weight or piece in (")", "]"):
                 self.notes.append(f"{piece!r} closes no bracket and is taken as it stands")
-            self.spans += _broken(piece)
+            self._append(_broken(piece))
 
     def finish(self) -> None:
         for bracket, factor in (("(", EMPHASIS), ("[", 1 / EMPHASIS)):
@@ -94,10 +102,16 @@ class _Reader:
                 self.notes.append(f"a {bracket!r} is never closed: it reaches to the prompt's end")
                 self._scale(start, factor)
 
+    def _append(self, texts: list[str | None]) -> None:
+        self._texts += texts
+        self._weights += [1.0] * len(texts)
+
     def _scale(self, start: int, factor: float) -> None:
-        for i, span in enumerate(self.spans[start:], start):
-            if span is not None:
-                self.spans[i] = Span(span.text, finite(span.weight * finite(factor)))
+        factor = finite(factor)
+        scaled = [weight * factor for weight in self._weights[start:]]
+        if not all(map(isfinite, scaled)):
+            scaled = [finite(weight) for weight in scaled]
+        self._weights[start:] = scaled
 
 
 def finite(weight: float) -> float:
@@ -110,13 +124,13 @@ def escape(text: str) -> str:
     return re.sub(r"([()\[\]\\])", r"\\\1", text)
 
 
-def _broken(piece: str) -> list[Span | None]:
-    parts: list[Span | None] = []
+def _broken(piece: str) -> list[str | None]:
+    parts: list[str | None] = []
     for i, text in enumerate(_SEPARATOR.split(piece)):
         if i:
             parts.append(None)
         if text:
-            parts.append(Span(text, 1.0))
+            parts.append(text)
     return parts
 
 
