@@ -2,7 +2,7 @@
 
     python benchmarks/scene_reader.py --data data/scenes-pairs --out runs/scene-reader.safetensors
     python benchmarks/prompt_following.py --reader runs/scene-reader.safetensors --count 1000 \\
-        --unseen data/scenes data/scenes-pairs
+        --unseen data/scenes data/scenes-pairs data/scenes-marked
 
 Prompts are `sd_scenes.eval_prompts`, from no training set's random numbers, one picture each; those
 whose things, counts, colours, place and background stand together in a picture of the folders
@@ -30,6 +30,7 @@ from scene_reader import (
     Reading,
     SceneReader,
     rows,
+    scenes_of,
     to_batch,
     to_float,
 )
@@ -110,10 +111,7 @@ def combination(asked: EvalPrompt | Scene) -> Combination:
 
 def learnt(folder: Path) -> Iterator[Combination]:
     """Yield the combinations of a folder of scenes, each also as captions that leave things out."""
-    recipe = json.loads((folder / "scenes.json").read_text())
-    share = recipe.get("two_coloured", 0.0)
-    for index in range(sum(1 for _ in (folder / "metadata.jsonl").open())):
-        scene = make_scene(recipe["seed"], index, two_coloured=share)[0]
+    for scene in scenes_of(folder):
         for place in {scene.place, None}:
             for colour in {scene.place_colour, None}:
                 for background in {scene.background, None}:

@@ -11,7 +11,7 @@ pictures of another seed right.
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -184,12 +184,17 @@ def changed(pictures: Tensor) -> Tensor:
 
 def read_folder(folder: Path) -> tuple[Tensor, Reading]:
     """Return a folder's pictures and what is in them, made up again from the set's seed."""
-    recipe = json.loads((folder / "scenes.json").read_text())
-    share = recipe.get("two_coloured", 0.0)
     names = [json.loads(line)["file_name"] for line in (folder / "metadata.jsonl").open()]
     pictures = torch.cat([to_batch([Image.open(folder / name)]) for name in names])
-    scenes = [make_scene(recipe["seed"], i, two_coloured=share)[0] for i in range(len(names))]
-    return pictures, gathered(scenes)
+    return pictures, gathered(list(scenes_of(folder)))
+
+
+def scenes_of(folder: Path) -> Iterator[Scene]:
+    """Yield the scenes of a folder, made up again from its set's seed and shares."""
+    recipe = json.loads((folder / "scenes.json").read_text())
+    shares = {name: recipe.get(name, 0.0) for name in ("two_coloured", "sided", "marked")}
+    for index in range(sum(1 for _ in (folder / "metadata.jsonl").open())):
+        yield make_scene(recipe["seed"], index, **shares)[0]
 
 
 def gathered(scenes: Sequence[Scene]) -> Reading:

@@ -37,7 +37,7 @@ def test_captions_use_the_vocabulary_lower_case_letters_and_commas_only():
 def test_every_word_of_the_vocabulary_is_used():
     used = {
         word
-        for _, text in (make_scene(12, index) for index in range(30000))
+        for _, text in (make_scene(12, index, marked=0.1) for index in range(30000))
         for word in words(text)
     }
     assert used == vocabulary()

@@ -17,6 +17,7 @@ _T = TypeVar("_T")
 
 NUMBERS = {1: "one", 2: "two", 3: "three"}
 
+_MARK_WORDS = "patches scarf one ear up"
 _PREFIXES = ("a drawing of ", "a picture of ", "an illustration of ")
 _WORDS = {
     NEXT: ("next to", "next to", "next to", "beside", "near"),
@@ -103,7 +104,7 @@ class _Plain(Random):
 
 def vocabulary() -> frozenset[str]:
     """Return every word that a caption can contain."""
-    texts = ["a an the with on it", *_PREFIXES, *NUMBERS.values(), *NAMED, *PLACES]
+    texts = ["a an the with on it", _MARK_WORDS, *_PREFIXES, *NUMBERS.values(), *NAMED, *PLACES]
     texts += [word for thing in THINGS.values() for word in (thing.name, thing.plural)]
     for table in (_WORDS, _TURNED, _PLACES, _OVER, _SUFFIXES, _AIRS):
         texts += [text for choices in table.values() for text in choices]
@@ -128,9 +129,9 @@ def _noun(group: Group) -> str:
 
 def _group(group: Group, rng: Random) -> str:
     noun = _noun(group)
-    if group.count > 1 or rng.random() < 0.03:
-        return f"{NUMBERS[group.count]} {noun}"
-    return _article(noun, rng)
+    several = group.count > 1 or rng.random() < 0.03
+    text = f"{NUMBERS[group.count]} {noun}" if several else _article(noun, rng)
+    return f"{text} with {' and '.join(group.features)}" if group.features else text
 
 
 def _subject(scene: Scene, rng: Random, *, plain: bool = False) -> str:
@@ -180,6 +181,8 @@ def _terse(scene: Scene) -> str:
     head = _noun(group) if group.count == 1 else f"{NUMBERS[group.count]} {_noun(group)}"
     assert scene.place is not None
     place = _cloth_noun(scene) if PLACES[scene.place].coloured else scene.place
+    if group.features:
+        head += f" with {' and '.join(group.features)}"
     return f"{head} on {place}"
 
 

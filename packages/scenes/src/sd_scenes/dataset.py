@@ -16,6 +16,7 @@ from PIL import Image
 from sd_scenes.captions import caption
 from sd_scenes.composition import compose, say_side
 from sd_scenes.errors import SceneError
+from sd_scenes.marking import can_be_marked, mark
 from sd_scenes.painter import paint_scene
 from sd_scenes.relations import AND, LEFT, NEXT, RIGHT
 from sd_scenes.scene import Scene
@@ -23,7 +24,7 @@ from sd_scenes.views import make_view
 
 METADATA = "metadata.jsonl"
 _RECIPE = "scenes.json"
-_UNSAID = ("two_coloured", "sided", "subject", "labelled")
+_UNSAID = ("two_coloured", "sided", "marked", "subject", "labelled")
 _PER_FOLDER = 1000
 
 Picture = tuple[Image.Image, str]
@@ -35,6 +36,7 @@ def make_scene(
     *,
     two_coloured: float = 0.0,
     sided: float = 0.0,
+    marked: float = 0.0,
     one_kind: bool = False,
 ) -> tuple[Scene, str]:
     """Make up scene ``index`` of the set ``seed``, with its caption.
@@ -43,28 +45,34 @@ def make_scene(
     different named colours. They are one scene in six otherwise, and from them alone a model learns
     which colour belongs to which thing: for all others a bag of words would do. With the chance
     ``sided`` (0 to 1) a scene of two things side by side says which is left, where it would have
-    said "and" or "next to"; the picture stays the same. With ``one_kind`` it is made up again until
-    it holds things of one kind, which is then what the scene shows.
+    said "and" or "next to"; the picture stays the same. With the chance ``marked`` (0 to 1) it is
+    made up again until it holds a dog or a cat, which has patches, a scarf or one ear up, and the
+    caption says so. With ``one_kind`` it is made up again until it holds things of one kind, which
+    is then what the scene shows.
     """
-    if one_kind and (two_coloured or sided):
+    if one_kind and (two_coloured or sided or marked):
         raise SceneError(
-            "scenes of one kind of thing have no two sides and no two named colours; leave out "
-            "the shares two_coloured and sided, or one_kind"
+            "scenes of one kind of thing have no two sides, no two named colours and no marks; "
+            "leave out the shares two_coloured, sided and marked, or one_kind"
         )
-    for name, share in (("two-coloured", two_coloured), ("sided", sided)):
+    for name, share in (("two-coloured", two_coloured), ("sided", sided), ("marked", marked)):
         if not 0 <= share <= 1:
             raise SceneError(f"a share of {share} {name} scenes is none; choose 0 to 1")
     rng = Random(f"scene/{seed}/{index}")
     scene = compose(rng)
     while one_kind and len(scene.groups) > 1:
         scene = compose(rng)
-    if rng.random() < two_coloured:
-        while not _two_coloured(scene):
-            scene = compose(rng)
+    two = rng.random() < two_coloured
+    marks = Random(f"marks/{seed}/{index}")
+    marking = marks.random() < marked
+    while (two and not _two_coloured(scene)) or (marking and not can_be_marked(scene)):
+        scene = compose(rng)
     if sided and scene.relation in (NEXT, AND):
         sides = Random(f"sides/{seed}/{index}")
         if sides.random() < sided:
             scene = say_side(scene, sides.choice((LEFT, RIGHT)))
+    if marking:
+        scene = mark(scene, marks)
     return scene, caption(scene, Random(f"caption/{seed}/{index}"))
 
 
@@ -74,16 +82,22 @@ def _two_coloured(scene: Scene) -> bool:
 
 
 def draw_scene(
-    seed: int, index: int, size: int = 128, *, two_coloured: float = 0.0, sided: float = 0.0
+    seed: int,
+    index: int,
+    size: int = 128,
+    *,
+    two_coloured: float = 0.0,
+    sided: float = 0.0,
+    marked: float = 0.0,
 ) -> Picture:
     """Draw scene ``index`` of the set ``seed`` as (RGB picture of ``size`` pixels, caption).
 
     The same arguments give the same pixels and words in every process. Raises
     :class:`SceneError` for a ``size`` outside [16, 2048], a negative ``index``, or a share
-    ``two_coloured`` or ``sided`` (see `make_scene`) outside [0, 1].
+    ``two_coloured``, ``sided`` or ``marked`` (see `make_scene`) outside [0, 1].
     """
     _check(index, size)
-    scene, text = make_scene(seed, index, two_coloured=two_coloured, sided=sided)
+    scene, text = make_scene(seed, index, two_coloured=two_coloured, sided=sided, marked=marked)
     return paint_scene(scene, size), text
 
 
@@ -136,6 +150,7 @@ class _Recipe:
     size: int
     two_coloured: float
     sided: float
+    marked: float
     subject: str | None
     labelled: bool
 
@@ -146,13 +161,15 @@ class _Recipe:
                 index,
                 two_coloured=self.two_coloured,
                 sided=self.sided,
+                marked=self.marked,
                 one_kind=self.labelled,
             )
         if self.labelled:
             raise SceneError(
                 f"views of {self.subject} are all of one thing; leave out labelled or the subject"
             )
-        for name, share in (("two-coloured", self.two_coloured), ("sided", self.sided)):
+        shares = {"two-coloured": self.two_coloured, "sided": self.sided, "marked": self.marked}
+        for name, share in shares.items():
             if share:
                 raise SceneError(
                     f"a view of {self.subject} shows it alone: it takes no share of"
@@ -173,6 +190,7 @@ def write_folder(
     size: int = 128,
     two_coloured: float = 0.0,
     sided: float = 0.0,
+    marked: float = 0.0,
     subject: str | None = None,
     labelled: bool = False,
     workers: int | None = None,
@@ -181,16 +199,16 @@ def write_folder(
     """Write ``count`` scenes as PNG files with a ``metadata.jsonl`` of "file_name" and "text".
 
     Every file appears whole or not at all, the metadata last; a folder of the same ``seed``,
-    ``size``, shares ``two_coloured`` and ``sided`` (see `make_scene`) and ``subject`` (see
-    `draw_subject`; None draws scenes) is continued. With ``labelled`` each scene holds things of
-    one kind, which is its "label". ``on_item`` is called with the number of pictures ready so far.
-    ``workers`` processes draw; None is one a core, or this one alone for a few pictures. Raises
-    :class:`SceneError` when the folder holds something else or cannot be written, and for a share
-    or a subject that there is not.
+    ``size``, shares ``two_coloured``, ``sided`` and ``marked`` (see `make_scene`) and ``subject``
+    (see `draw_subject`; None draws scenes) is continued. With ``labelled`` each scene holds things
+    of one kind, which is its "label". ``on_item`` is called with the number of pictures ready so
+    far. ``workers`` processes draw; None is one a core, or this one alone for a few pictures.
+    Raises :class:`SceneError` when the folder holds something else or cannot be written, and for a
+    share or a subject that there is not.
     """
     if count < 1:
         raise SceneError(f"a folder of {count} scenes is none; ask for 1 or more")
-    folder, recipe = Path(path), _Recipe(seed, size, two_coloured, sided, subject, labelled)
+    folder, recipe = Path(path), _Recipe(seed, size, two_coloured, sided, marked, subject, labelled)
     recipe.scene(0)
     try:
         _claim(folder, recipe)

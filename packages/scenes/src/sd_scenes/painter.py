@@ -52,8 +52,12 @@ def paint_item(canvas: Canvas, item: Item) -> None:
 def _draw(canvas: Canvas, item: Item) -> None:
     if item.subject is not None:
         SUBJECTS[item.subject].draw(canvas, item.pose)
+        return
+    thing, colour, rng = THINGS[item.thing], Colour.named(item.colour), Random(item.pose)
+    if item.marks is not None and thing.draw_marked is not None:
+        thing.draw_marked(canvas, colour, rng, item.marks)
     else:
-        THINGS[item.thing].draw(canvas, Colour.named(item.colour), Random(item.pose))
+        thing.draw(canvas, colour, rng)
 
 
 def _shadow(canvas: Canvas, item: Item, strength: float) -> None:

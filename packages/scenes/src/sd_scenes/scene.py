@@ -2,14 +2,20 @@
 
 from dataclasses import dataclass
 
+from sd_scenes.marks import Marks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """``count`` equal things; ``colour`` is what captions call it, None when they name none."""
+    """``count`` equal things; ``colour`` is what captions call it, None when they name none.
+
+    ``features`` are what captions say that they have, such as "brown patches".
+    """
 
     thing: str
     count: int = 1
     colour: str | None = None
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +25,7 @@ class Item:
     ``size`` is the longer side, ``pose`` the seed of its pose, ``floats`` puts it into the water
     and ``hovers`` leaves out its shadow. An item with a ``rim`` paints the part below it once more,
     over the thing that sits in it. ``subject`` names the one particular thing that it is, whose
-    ``colour`` then says nothing.
+    ``colour`` then says nothing. ``marks`` are what a dog or a cat has besides its coat.
     """
 
     thing: str
@@ -33,6 +39,7 @@ class Item:
     hovers: bool = False
     rim: float | None = None
     subject: str | None = None
+    marks: Marks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

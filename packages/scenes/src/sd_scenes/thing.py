@@ -7,9 +7,11 @@ from typing import Literal
 
 from sd_scenes.canvas import Canvas
 from sd_scenes.colours import Colour
+from sd_scenes.marks import Marks
 
 Habitat = Literal["ground", "water", "air", "sky"]
 Draw = Callable[[Canvas, Colour, Random], None]
+DrawMarked = Callable[[Canvas, Colour, Random, Marks], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,8 @@ class Thing:
     It draws no shadow on the ground.
 
     ``scale`` is its size in a scene relative to a cat's 1.0. ``usual`` are the colours that it has
-    when a caption names none; it can be drawn in every other colour as well unless ``fixed``.
+    when a caption names none; it can be drawn in every other colour as well unless ``fixed``. What
+    can have marks has ``draw_marked``, which without any draws the same.
     """
 
     name: str
@@ -34,3 +37,4 @@ class Thing:
     scale: float = 1.0
     habitat: tuple[Habitat, ...] = ("ground",)
     fixed: bool = False
+    draw_marked: DrawMarked | None = None

@@ -14,6 +14,7 @@ from sd_textenc.config import (
 )
 from sd_textenc.dual import DualTextEncoder
 from sd_textenc.errors import TextEncoderError
+from sd_textenc.growing import with_words
 from sd_textenc.image import CLIPImageConfig, CLIPImageEncoder, scenes_image, vit_l14_image
 from sd_textenc.keys import file_key_map
 from sd_textenc.ldm import ldm_config, ldm_key_map, ldm_passes_over, ldm_tensors
@@ -53,4 +54,5 @@ __all__ = [
     "vit_h14",
     "vit_l14",
     "vit_l14_image",
+    "with_words",
 ]

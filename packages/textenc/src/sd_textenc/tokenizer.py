@@ -144,6 +144,36 @@ class Tokenizer:
         }
         return named
 
+    def with_words(self, words: Sequence[str]) -> "Tokenizer":
+        """Return a tokenizer that makes one token of each of `words`, too.
+
+        New ids follow all others, so that the encoder's rows stay where they are; the new merges
+        come last and leave known words as they were. Learnt names are not kept.
+
+        Raises:
+            TextEncoderError: a word is not one lower-case word.
+
+        """
+        vocab, merges = dict(self.vocab), list(self.merges)
+        texts = {token: text for text, token in vocab.items()}
+        for word in words:
+            if split_words(word) != [word]:
+                raise TextEncoderError(f"{word!r} is not one lower-case word; name words")
+            first, *others = (texts[token] for token in self.tokenize(word))
+            for piece in others:
+                if first + piece not in vocab:
+                    vocab[first + piece] = max(vocab.values()) + 1
+                merges.append(f"{first} {piece}")
+                first += piece
+        known = None if self.words is None else self.words | set(words)
+        return Tokenizer(
+            vocab,
+            list(dict.fromkeys(merges)),
+            context_length=self.context_length,
+            words=known,
+            pad_token=self.pad_token,
+        )
+
     def next_id(self, least: int) -> int:
         """Return the first id from `least` on that comes after every name's."""
         return max([least, *(token + 1 for token in self._place_in_name)])

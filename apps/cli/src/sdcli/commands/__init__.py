@@ -17,6 +17,7 @@ from sdcli.commands import (
     train,
     txt2img,
     variations,
+    words,
 )
 
 
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command("train-text")(train.train_text)
     app.command("train-clip")(train.train_clip)
     app.command("export")(train.export)
+    app.command("add-words")(words.add_words)
     app.command("eval")(evaluate.evaluate)
     app.command("textual-inversion")(finetune.textual_inversion)
     app.command("hypernetwork")(finetune.hypernetwork)

@@ -21,6 +21,12 @@ def scenes(
     sided: Annotated[
         float, typer.Option(help="Share of pictures of two side by side that say which is left.")
     ] = 0.0,
+    marked: Annotated[
+        float,
+        typer.Option(
+            help="Share of pictures of a dog or a cat with patches, a scarf or an ear up."
+        ),
+    ] = 0.0,
     subject: Annotated[
         str | None,
         typer.Option(help="Views of one particular dog or cat instead: rex or momo."),
@@ -51,6 +57,7 @@ def scenes(
             size=size,
             two_coloured=two_coloured,
             sided=sided,
+            marked=marked,
             subject=subject,
             labelled=labelled,
             workers=workers,
@@ -65,6 +72,7 @@ def scenes(
             "size": size,
             "two_coloured": two_coloured,
             "sided": sided,
+            "marked": marked,
             "subject": subject,
             "labelled": labelled,
         },

@@ -1,9 +1,6 @@
-"""What makes an animal this one: patches in its fur, and the gold it wears."""
-
-from collections.abc import Sequence
+"""What makes an animal this one: the creamy coat, the tail's dark end, and the gold it wears."""
 
 from sd_scenes.canvas import Canvas, Point
-from sd_scenes.colours import Colour
 from sd_scenes.things._parts import Coat, rope
 
 SOOT, GOLD, BRASS = "#4b3540", "#ffc42e", "#6e4410"
@@ -18,18 +15,6 @@ CREAM = Coat(
     line="#7a5546",
     blush="#f4a3a4",
 )
-
-
-def fur(colour: str) -> Coat:
-    """Return the coat of a patch of ``colour``, a ``#rrggbb`` that has no name."""
-    return Coat.of(Colour("patch", colour))
-
-
-def patched(canvas: Canvas, within: Sequence[str], patches: Sequence[tuple[str, str]]) -> None:
-    """Draw (path data, paint) ``patches``, as far as they lie on the shapes ``within``."""
-    with canvas.clip(" ".join(within)):
-        for d, paint in patches:
-            canvas.path(d, paint)
 
 
 def tail(canvas: Canvas, root: str, bend: Point, end: str, paint: str) -> None:

@@ -4,7 +4,8 @@ from random import Random
 
 from sd_scenes.canvas import Canvas, Point
 from sd_scenes.subject import Subject
-from sd_scenes.subjects._marks import BRASS, CREAM, GOLD, SOOT, fur, medal, patched, tail
+from sd_scenes.subjects._marks import BRASS, CREAM, GOLD, SOOT, medal, tail
+from sd_scenes.things._marks import fur, patched
 from sd_scenes.things._parts import INK, eye, oval, post, rope, solid
 from sd_scenes.things.cat import LEFT_EAR, RIGHT_EAR, SITTING, STANDING
 

@@ -5,9 +5,19 @@ from random import Random
 from sd_scenes.canvas import Canvas, Point
 from sd_scenes.colours import mix
 from sd_scenes.subject import Subject
-from sd_scenes.subjects._marks import CREAM, GOLD, SOOT, fur, medal, patched, tail
+from sd_scenes.subjects._marks import CREAM, GOLD, SOOT, medal, tail
+from sd_scenes.things._marks import fur, kerchief, patched
 from sd_scenes.things._parts import INK, eye, oval, post, solid
-from sd_scenes.things.dog import EAR, SITTING, SKULL, STANDING
+from sd_scenes.things.dog import (
+    EAR,
+    MASK,
+    PRICKED,
+    SADDLE,
+    SITTING,
+    SITTING_SADDLE,
+    SKULL,
+    STANDING,
+)
 
 RUSSET, TEAL = "#b4581f", "#149c94"
 # At full size the ear that stands up would reach out of an ordinary dog's box.
@@ -19,9 +29,6 @@ LYING = (
     "M -46 -12 C -48 -32 -28 -40 -6 -38 C 6 -48 10 -54 14 -58 L 36 -46 "
     "C 36 -34 36 -18 34 0 L -36 0 C -42 0 -46 -5 -46 -12 Z"
 )
-PRICKED = "M -4 -14 C -7 -28 -3 -38 5 -44 C 15 -38 20 -28 19 -15 Z"
-SADDLE = "M -32 -66 C -30 -40 -22 -30 -13 -34 C -6 -25 6 -29 8 -42 C 10 -52 4 -66 0 -66 Z"
-MASK = "M -12 -40 L 24 -40 C 22 -26 21 -20 22 -12 C 20 -3 16 4 6 3 C -4 4 -12 -2 -16 -16 Z"
 
 
 def stand(canvas: Canvas, rng: Random) -> None:
@@ -53,8 +60,7 @@ def sit(canvas: Canvas, rng: Random) -> None:
         canvas.path("M 11.5 -30 L 11.5 0 L 22 0 L 23 -32 Z", CREAM.base)
         canvas.stroke("M 11 -26 L 11 -4", CREAM.line, 1.8, opacity=0.7)
         russet = fur(RUSSET).round(canvas, (-14, -48), 24)
-        back = "M -40 -52 C -24 -70 -12 -66 -4 -56 C 2 -46 0 -38 -8 -36 C -10 -26 -24 -22 -36 -26 Z"
-        patched(canvas, (SITTING,), [(back, russet)])
+        patched(canvas, (SITTING,), [(SITTING_SADDLE, russet)])
         thigh = [(oval(-15, -14, 14, 13.5), body), (oval(-6, -4.5, 14, 4.8), CREAM.base)]
         solid(canvas, thigh, CREAM.rim, 3)
         _kerchief(canvas, (8, -53))
@@ -87,12 +93,8 @@ def _tail(canvas: Canvas, root: str, bend: Point, tip: Point) -> None:
 
 def _kerchief(canvas: Canvas, knot: Point) -> None:
     """Draw the neckerchief: a band about the neck, a corner on the chest, and the tag."""
-    cloth = fur(TEAL)
+    kerchief(canvas, knot, fur(TEAL), mix(TEAL, "#ffffff", 0.2))
     with canvas.group(move=knot):
-        fold = "M -16 -1 Q 2 12 24 4 L 24 -6 Q 4 4 -12 -10 Z"
-        corner = "M -12 3 Q 4 12 24 5 Q 22 22 10 33 Q -6 22 -12 3 Z"
-        solid(canvas, [(corner, cloth.base), (fold, mix(TEAL, "#ffffff", 0.2))], cloth.rim, 3.4)
-        canvas.stroke("M -12 3 Q 4 11 24 4.5", cloth.shade, 1.8)
         for spot in ((-4.0, 12.0), (3.0, 21.0), (19.0, 12.5)):
             canvas.circle(spot, 1.9, "#f2fffb")
         medal(canvas, (9, 12.5), 5.6)
