@@ -1,8 +1,7 @@
-"""Optimizers of libraries that may not be there; fakes stand for these, and keep their protocol."""
+"""Optimizers of libraries that may not be there: schedule-free's own, and a fake of 8 bits."""
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,65 +13,10 @@ from sd_checkpoint import Checkpoint
 from sd_train import TrainError, export, train
 from sd_train.learners import Learners
 
-
-class AdamWScheduleFree(torch.optim.Optimizer):
-    """What the library documents (Defazio et al., arXiv 2405.15682, algorithm 1), in few words."""
-
-    def __init__(self, params: Any, lr: float, betas: tuple[float, float], weight_decay: float):
-        counts = {"k": 0, "weight_sum": 0.0, "lr_max": -1.0, "train_mode": False}
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, **counts})
-
-    @torch.no_grad()
-    def _turn(self, mode: bool) -> None:
-        for group in self.param_groups:
-            beta = group["betas"][0]
-            if group["train_mode"] != mode:
-                for p in group["params"]:
-                    if "z" in self.state[p]:
-                        p.lerp_(self.state[p]["z"], 1 - beta if mode else 1 - 1 / beta)
-                group["train_mode"] = mode
-
-    def train(self) -> None:
-        self._turn(True)
-
-    def eval(self) -> None:
-        self._turn(False)
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            if not group["train_mode"]:
-                raise RuntimeError("not in train mode")
-            (beta1, beta2), lr, k = group["betas"], group["lr"], group["k"]
-            group["scheduled_lr"] = lr
-            group["lr_max"] = max(lr, group["lr_max"])
-            weight = group["lr_max"] ** 2
-            group["weight_sum"] += weight
-            share = weight / group["weight_sum"]
-            for p in group["params"]:
-                state = self.state[p]
-                if not state:
-                    state["z"], state["exp_avg_sq"] = p.clone(), torch.zeros_like(p)
-                state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
-                size = (state["exp_avg_sq"] / (1 - beta2 ** (k + 1))).sqrt_().add_(1e-8)
-                grad = (p.grad / size).add_(p, alpha=group["weight_decay"])
-                p.lerp_(state["z"], share).add_(grad, alpha=lr * (beta1 * (1 - share) - 1))
-                state["z"].sub_(grad, alpha=lr)
-            group["k"] = k + 1
-
-
-@pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the fake be what is imported, whether the library is there or not."""
-    fake = SimpleNamespace(AdamWScheduleFree=AdamWScheduleFree)
-    monkeypatch.setitem(sys.modules, "schedulefree", fake)
-
-
 SETTINGS = {"optimizer": "schedulefree", "lr_schedule": "constant"}
 
 
 @pytest.mark.parametrize("stop_at", [3, 4])
-@pytest.mark.usefixtures("library")
 def test_a_resumed_schedule_free_run_equals_a_straight_one_bit_for_bit(
     tmp_path: Path, stop_at: int
 ) -> None:
@@ -83,7 +27,6 @@ def test_a_resumed_schedule_free_run_equals_a_straight_one_bit_for_bit(
     assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
 
 
-@pytest.mark.usefixtures("library")
 def test_validation_sees_schedule_frees_averages_and_training_nothing_of_it(tmp_path: Path) -> None:
     without = train(ToyTask(), config(**SETTINGS, validate_every=0), tmp_path / "without")
     with_it = train(ToyTask(), config(**SETTINGS, validate_every=1), tmp_path / "with")
