@@ -40,12 +40,16 @@ class Chain(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _no_code_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Code generation needs a C++ compiler and seconds a block; tracing is what may go wrong here.
+    # Code generation takes seconds a block; tracing is what may go wrong here.
     monkeypatch.setattr("sd_train.compiling._BACKEND", "aot_eager")
     torch._dynamo.reset()
 
 
-def test_a_compiled_run_is_the_plain_one_and_says_how_long_compiling_took(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_run_is_the_plain_one_and_says_how_long_compiling_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setattr("sd_train.compiling._BACKEND", backend)
     plain = train(Blocks(), config(steps=4, warmup_steps=0), tmp_path / "plain")
     recorder = Recorder()
     settings = config(steps=4, warmup_steps=0, compile=True)
