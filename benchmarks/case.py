@@ -8,7 +8,7 @@ RUNS = ("step", "decode", "txt2img", "train")
 """The targets that compute something; the others are starts."""
 
 SIZES = ("tiny", "embedded", "sd15-shallow", "sd15")
-METHODS = ("lora", "full")
+METHODS = ("lora", "full", "dreambooth")
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PROMPT, NEGATIVE, GUIDANCE = "a cat on a mat", "", 7.5
 TIMESTEP = 481.0
@@ -21,9 +21,10 @@ class Case:
     `folder` is the model's, which all arms open; `scratch` is emptied when the run is over, and
     holds what compilers keep, so that none profits from an earlier run. `width` and `height` are
     a picture's, in pixels; `batch` is the number of pictures, of which a guided step asks the
-    network twice. `steps` and the prompt are txt2img's alone, `method` (what learns) and `ema`
-    (whether its average is kept) train's. `threads` 0 is torch's own number, and `compile_mode` ""
-    what the peer's documentation tells for the device.
+    network twice. `steps` and the prompt are txt2img's alone, `method` (a LoRA learns, or all
+    weights do, with DreamBooth's prior beside them) and `ema` (whether an average of what learns is
+    kept) train's. `threads` 0 is torch's own number, and `compile_mode` "" what the peer's
+    documentation tells for the device.
     """
 
     target: str
@@ -48,6 +49,16 @@ class Case:
     @property
     def on_cuda(self) -> bool:
         return self.device.startswith("cuda")
+
+    @property
+    def learns_all(self) -> bool:
+        """Whether all weights of the UNet learn."""
+        return self.method != "lora"
+
+    @property
+    def num_shown(self) -> int:
+        """How many pictures a training step sees: DreamBooth's one of the class for each."""
+        return self.batch * (2 if self.method == "dreambooth" else 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,7 +39,11 @@ def parser() -> argparse.ArgumentParser:
     work.add_argument("--batch", type=_positive, default=1, help="pictures; default: 1")
     work.add_argument("--steps", type=_positive, default=20, help="of txt2img; default: 20")
     work.add_argument(
-        "--method", choices=METHODS, default="lora", help="what train trains; default: lora"
+        "--method",
+        choices=METHODS,
+        default="lora",
+        help="what train trains: a LoRA, all weights, or all with as many pictures of the class "
+        "as --batch says; default: lora",
     )
     work.add_argument("--ema", action="store_true", help="let train keep averaged weights")
     work.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="default: fp32")

@@ -17,7 +17,7 @@ def count_flops(case: Case) -> int:
     A guided step is two samples a picture, nothing shared between them. The text encoder of a
     txt2img, about one part in 2,500 of SD 1.5's twenty steps, is left out. A training step is a
     pass forward and one back, which is half as much through weights that are frozen; a LoRA's own
-    products, some thousandths, are left out.
+    products, some thousandths, are left out. DreamBooth's is of two pictures for each of the batch.
     """
     if case.target == "decode":
         return _of_decode(case)
@@ -30,9 +30,9 @@ def count_flops(case: Case) -> int:
 def _of_training(case: Case) -> int:
     lesson = make_lesson(case)
     with unet_skeleton(case) as unet:
-        unet.requires_grad_(case.method == "full")
-        latents = torch.empty(lesson.latents.shape, requires_grad=case.method == "lora")
-        states, timesteps = torch.empty(lesson.states.shape), torch.empty(case.batch)
+        unet.requires_grad_(case.learns_all)
+        latents = torch.empty(lesson.latents.shape, requires_grad=not case.learns_all)
+        states, timesteps = torch.empty(lesson.states.shape), torch.empty(case.num_shown)
         unet.set_attention_backend("sdpa")
         with FlopCounterMode(display=False) as counter:
             torch.autograd.backward(unet(latents, timesteps, states).sum())

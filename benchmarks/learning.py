@@ -19,6 +19,9 @@ LEARNING_RATE, CLIP_NORM = 1e-4, 1.0
 BETAS, WEIGHT_DECAY = (0.9, 0.999), 0.0
 """Nothing decays, for which weights do is not the same on both sides; the work is."""
 
+PRIOR_WEIGHT = 1.0
+"""Of the class' loss beside the subject's in DreamBooth; the script's own."""
+
 EMA_DECAY = 0.9999
 RANK, TARGETS = 4, ("to_q", "to_k", "to_v", "to_out.0")
 """Of a LoRA; the scripts' own."""
@@ -34,18 +37,26 @@ _BYTES_A_LATENT = 2800
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:
-    """Hold cached latents (B, C, h, w), not yet scaled, and text states (B, T, D), in float32."""
+    """Hold cached latents (B, C, h, w), not yet scaled, and text states (B, T, D), in float32.
+
+    DreamBooth's first half is of the subject, and the second of its class.
+    """
 
     latents: Tensor
     states: Tensor
+
+    def halves(self) -> "tuple[Lesson, Lesson]":
+        """Return what is of the subject, and what is of its class."""
+        (own, prior), (its, priors) = self.latents.chunk(2), self.states.chunk(2)
+        return Lesson(latents=own, states=its), Lesson(latents=prior, states=priors)
 
 
 def make_lesson(case: Case) -> Lesson:
     """Draw a batch on the CPU, the same one in every process."""
     unet, vae, text = (config_of(case, part) for part in ("unet", "vae", "text_encoder"))
     factor = 1 << (len(vae["block_out_channels"]) - 1)
-    shape = (case.batch, unet["in_channels"], case.height // factor, case.width // factor)
-    states = (case.batch, text["max_position_embeddings"], unet["cross_attention_dim"])
+    shape = (case.num_shown, unet["in_channels"], case.height // factor, case.width // factor)
+    states = (case.num_shown, text["max_position_embeddings"], unet["cross_attention_dim"])
     return Lesson(
         # The autoencoder's latents are as large as its factor makes them one.
         latents=normal(shape, case.seed) / vae["scaling_factor"],
@@ -104,9 +115,9 @@ def bytes_to_train(case: Case) -> int:
     config = config_of(case, "unet")
     with unet_skeleton(case) as unet:
         weights = sum(parameter.numel() for parameter in unet.parameters())
-    half = case.method == "lora" and case.dtype != "fp32"
+    half = not case.learns_all and case.dtype != "fp32"
     held = weights * (2 if half else 4)
-    if case.method == "full":
+    if case.learns_all:
         held += weights * (16 if case.ema else 12)
     latents = make_lesson(case).latents
     places = latents.shape[0] * latents.shape[2] * latents.shape[3]

@@ -1,8 +1,9 @@
-"""Our arm of a training step: the trainer's own step, on a finetuner's model and objective."""
+"""Our arm of a training step: the trainer's own step, on the model and loss of a task of ours."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,16 @@ from sd_adapters import Lora
 from sd_adapters.lora_layer import LoraLayer
 from sd_ops import freed_memory_kept
 from sd_pipeline import Parts
-from sd_train import Batch, LoraTrainConfig, SilentReporter, Validation
+from sd_train import Batch, DenoiserTrainConfig, LoraTrainConfig, SilentReporter, Validation
 from sd_train.config import WeightingSettings
 from sd_train.finetune_base import open_base
 from sd_train.finetune_config import LoraSettings
+from sd_train.latents import DenoiserSource
 from sd_train.new_loras import new_loras
+from sd_train.prior import PriorSource, with_prior
 from sd_train.stream import BatchStream
+from sd_train.task import BatchSource, Task
+from sd_train.tasks.denoiser import DenoiserTask
 from sd_train.tasks.denoising import Denoising
 from sd_train.trainer import Trainer
 
@@ -43,11 +48,14 @@ class _Cached:
         return self._batch
 
 
-class _Task:
-    """The loss of every finetuner, over what learns of a model."""
+class _Finetuning:
+    """The loss of every finetuner, over what learns of a model.
 
-    def __init__(self, parts: Parts, modules: Mapping[str, nn.Module], lesson: Lesson) -> None:
-        self.source = _Cached(lesson)
+    Theirs measure the model on their pictures when they are made; here there are none.
+    """
+
+    def __init__(self, parts: Parts, modules: Mapping[str, nn.Module], source: BatchSource) -> None:
+        self.source = source
         self._modules = modules
         self._denoising = Denoising(parts, WeightingSettings())
 
@@ -56,6 +64,8 @@ class _Task:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         losses, errors = self._denoising.losses(batch, generator)
+        if isinstance(self.source, PriorSource):
+            return with_prior(losses, errors, learning.PRIOR_WEIGHT)
         return losses.mean(), {"mse": errors.detach().mean()}
 
     def validate(self) -> Validation:
@@ -72,8 +82,8 @@ class OursLearning:
         """Nothing is left to import: SD 1's text encoder has layers of its own."""
 
     def load(self, case: Case) -> Sequence[nn.Module]:
-        self._config = _config(case)
-        whole = ["unet"] if case.method == "full" else []
+        self._config = LoraTrainConfig.model_validate({"model": case.folder, **_settings(case)})
+        whole = ["unet"] if case.learns_all else []
         base = open_base(self._config, Path(case.scratch), SilentReporter(), whole=whole)
         self._parts = base.parts
         for unused in (base.parts.vae, base.parts.text):
@@ -81,10 +91,9 @@ class OursLearning:
         return [base.parts.unet]
 
     def prepare(self, case: Case, inputs: Inputs) -> Run:  # noqa: ARG002  (there is a lesson)
-        modules, learnt = self._learning(case)
-        task = _Task(self._parts, modules, learning.make_lesson(case))
+        task, learnt = self._task(case, learning.make_lesson(case))
         trainer = Trainer(task, self._config.trainer, Path(case.scratch), SilentReporter())
-        for module in modules.values():
+        for module in task.modules().values():
             module.train()
         stream = BatchStream(
             task.source, batch_size=case.batch, seed=case.seed, position=0, num_workers=0
@@ -98,21 +107,31 @@ class OursLearning:
 
         return run
 
-    def _learning(self, case: Case) -> tuple[Mapping[str, nn.Module], dict[str, nn.Parameter]]:
-        """Return what learns, and its parameters under the names that both sides have for them."""
-        unet = self._parts.unet
+    def _task(self, case: Case, lesson: Lesson) -> tuple[Task, dict[str, nn.Parameter]]:
+        """Return the task, and what learns under the names that both sides have for it."""
+        parts, unet = self._parts, self._parts.unet
+        if not case.learns_all:
+            settings = LoraSettings(rank=learning.RANK, targets=learning.TARGETS)
+            loras = new_loras(parts, settings, case.seed)
+            learnt = _named(loras["unet"], unet)
+            learning.set_start(learnt, case.seed)
+            return _Finetuning(parts, loras, _Cached(lesson)), learnt
+        learnt = dict(unet.requires_grad_(True).named_parameters())
         if case.method == "full":
-            unet.requires_grad_(True)
-            return {"unet": unet}, dict(unet.named_parameters())
-        settings = LoraSettings(rank=learning.RANK, targets=learning.TARGETS)
-        loras = new_loras(self._parts, settings, case.seed)
-        learnt = _named(loras["unet"], unet)
-        learning.set_start(learnt, case.seed)
-        return loras, learnt
+            return _denoiser_task(case, parts, lesson), learnt
+        subject, prior = (_Cached(half) for half in lesson.halves())
+        return _Finetuning(parts, {"unet": unet}, PriorSource(subject, prior)), learnt
 
 
-def _config(case: Case) -> LoraTrainConfig:
-    """Return the settings: those of the scripts, and ours for what they do not have."""
+def _denoiser_task(case: Case, parts: Parts, lesson: Lesson) -> DenoiserTask:
+    """Return what `sdcli train` trains by, with a batch in place of the source of a folder."""
+    told = {"vae": case.folder, "text": {"folder": case.folder}, **_settings(case)}
+    source = cast(DenoiserSource, _Cached(lesson))
+    return DenoiserTask(parts, source, DenoiserTrainConfig.model_validate(told))
+
+
+def _settings(case: Case) -> dict[str, object]:
+    """Return what all runs are told: what the scripts have, and ours for what they do not have."""
     trainer = {
         "steps": 10**6,
         "batch_size": case.batch,
@@ -127,7 +146,7 @@ def _config(case: Case) -> LoraTrainConfig:
         "seed": case.seed,
     }
     data = {"folder": case.scratch, "size": case.width}  # of the folder nothing is read
-    return LoraTrainConfig.model_validate({"model": case.folder, "trainer": trainer, "data": data})
+    return {"trainer": trainer, "data": data}
 
 
 def _named(lora: Lora, unet: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,8 +1,9 @@
 """The peer's arm of a training step: the loop of diffusers' example scripts, at their defaults.
 
-`train_text_to_image.py` for all weights, `train_text_to_image_lora.py` (DreamBooth's has the same
-step) for a LoRA: torch's AdamW, PEFT's layers, clipping, and the loss told at every step.
-What accelerate does to a model is done here by hand: autocast around its forward pass.
+`train_text_to_image.py` for all weights, `train_dreambooth.py` with `--with_prior_preservation` for
+those with the class beside them, `train_text_to_image_lora.py` (DreamBooth's has the same step) for
+a LoRA: torch's AdamW, PEFT's layers, clipping, and the loss told at every step. What accelerate
+does to a model is done here by hand: autocast around its forward pass.
 """
 
 import importlib.util
@@ -31,7 +32,7 @@ class Scripts:
         _ = diffusers.UNet2DConditionModel, diffusers.DDPMScheduler
         import sd_train.seeds  # noqa: F401  (what is drawn is drawn alike)
 
-        if case.method == "lora":
+        if not case.learns_all:
             if importlib.util.find_spec("peft") is None:
                 raise CannotRun("peft is not installed")
             import peft  # noqa: F401
@@ -42,14 +43,14 @@ class Scripts:
             case.folder, subfolder="unet", torch_dtype=torch.float32
         )
         # What is frozen is kept in half precision, what learns is not.
-        self._unet.to(case.device, torch_dtype(case) if case.method == "lora" else torch.float32)
+        self._unet.to(case.device, torch.float32 if case.learns_all else torch_dtype(case))
         self._noise = diffusers.DDPMScheduler.from_pretrained(case.folder, subfolder="scheduler")
         if self._noise.config.prediction_type not in ("epsilon", "v_prediction"):
             raise CannotRun(f"the scripts know no {self._noise.config.prediction_type} prediction")
         return [self._unet]
 
     def prepare(self, case: Case, inputs: Inputs) -> Run:  # noqa: ARG002  (there is a lesson)
-        learnt = _adapted(self._unet, case.seed) if case.method == "lora" else _whole(self._unet)
+        learnt = _whole(self._unet) if case.learns_all else _adapted(self._unet, case.seed)
         parameters = list(learnt.values())
         optimizer = torch.optim.AdamW(
             parameters,
@@ -94,6 +95,9 @@ class Scripts:
             target = noise
             if scheduler.config.prediction_type == "v_prediction":
                 target = scheduler.get_velocity(latents, noise, timesteps)
+            if case.method == "dreambooth":
+                (own, prior), (its, priors) = output.float().chunk(2), target.float().chunk(2)
+                return F.mse_loss(own, its) + learning.PRIOR_WEIGHT * F.mse_loss(prior, priors)
             return F.mse_loss(output.float(), target.float(), reduction="mean")
 
         return loss

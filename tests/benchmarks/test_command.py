@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.calibration import Calibration
-from benchmarks.case import RUNS
+from benchmarks.case import METHODS, RUNS
 from benchmarks.command import main
 from benchmarks.measure import ArmResult, Measured
 
@@ -55,7 +55,7 @@ def test_two_arms_draw_one_step_on_the_same_weights_and_agree(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", METHODS)
 def test_two_arms_learn_the_same_from_the_same_batch(tmp_path: Path, method: str) -> None:
     path = tmp_path / "report.json"
     asked = ["train", "--size", "tiny", "--method", method, "--ema", "--rounds", "1"]

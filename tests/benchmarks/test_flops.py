@@ -42,9 +42,11 @@ def test_a_picture_is_its_steps_and_a_decode(step: Case) -> None:
 
 
 def test_a_training_step_is_two_passes_or_three(step: Case) -> None:
-    lora, full = (
-        count_flops(replace(step, target="train", method=method)) for method in ("lora", "full")
+    lora, full, dreambooth = (
+        count_flops(replace(step, target="train", method=method))
+        for method in ("lora", "full", "dreambooth")
     )
     # Back through attention it is two and a half.
     assert lora == pytest.approx(1.726e12, rel=2e-3)
     assert full == pytest.approx(3 * 0.803e12, rel=0.06)
+    assert dreambooth == 2 * full  # of the subject, and of its class

@@ -22,6 +22,7 @@ from sd_pipeline import (
 )
 from sd_pipeline.info import missing_parts
 from sd_sampler import SAMPLERS, DiffusionConfig, GuidanceOptions, SamplerError
+from sd_textenc import TextEncoderError
 
 PROMPT = "a cat on a mat"
 
@@ -323,3 +324,12 @@ def test_the_text_encoder_leaves_out_layers_for_a_picture_alone(tiny_model: Path
     )
     assert plain.image.tobytes() == again.image.tobytes() != skipped.image.tobytes()
     assert pipeline.parts.text_encoder.clip_skip == 0
+
+
+def test_a_request_is_resolved_without_a_layer_being_left_out(tiny_model: Path) -> None:
+    pipeline = Pipeline.load(tiny_model)
+    pipeline.parts.text_encoder.clip_skip = 1  # the most; what a request asks for comes on top
+    assert pipeline.resolve(Txt2Img(prompt=PROMPT)).clip_skip == 0
+    with pytest.raises(TextEncoderError, match="clip_skip is 2; it must be from 0 to 1"):
+        pipeline.resolve(Txt2Img(prompt=PROMPT, clip_skip=1))
+    assert pipeline.parts.text_encoder.clip_skip == 1

@@ -63,6 +63,15 @@ def test_clip_skip_goes_to_both_towers_or_to_neither(dual: DualTextEncoder) -> N
     assert turned.first.clip_skip == 0
 
 
+def test_whether_both_towers_have_so_many_layers_is_asked_without_skipping_any(
+    dual: DualTextEncoder,
+) -> None:
+    dual.check_clip_skip(1)
+    with pytest.raises(TextEncoderError, match="clip_skip is 2; it must be from 0 to 1"):
+        dual.check_clip_skip(2)
+    assert dual.clip_skip == 0
+
+
 def test_a_prompt_is_checked_against_both_vocabularies() -> None:
     one = train_tokenizer(CAPTIONS, context_length=8)
     two = train_tokenizer([*CAPTIONS, "zebra"], context_length=8)

@@ -63,21 +63,28 @@ def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
 
 @contextmanager
 def clip_skipped(parts: Parts, number: int) -> Iterator[None]:
-    """Let the text encoder leave out `number` last layers more for a while.
-
-    Raises `TextEncoderError` where it has not so many, `PipelineError` where there is none.
-    """
-    if parts.text_encoder is None and not number:
+    """Let the text encoder leave out `number` last layers more; raises as `check_clip_skip`."""
+    check_clip_skip(parts, number)
+    if not number:
         yield
         return
     encoder = parts.text
     before = encoder.clip_skip
+    encoder.clip_skip = before + number
     try:
-        if number:
-            encoder.clip_skip = before + number
         yield
     finally:
         encoder.clip_skip = before
+
+
+def check_clip_skip(parts: Parts, number: int) -> None:
+    """Raise unless the text encoder can leave out `number` last layers more.
+
+    `TextEncoderError` where it has not so many, `PipelineError` where there is none.
+    """
+    if number:
+        encoder = parts.text
+        encoder.check_clip_skip(encoder.clip_skip + number)
 
 
 def check_prompt(parts: Parts, prompt: str) -> PromptReport:

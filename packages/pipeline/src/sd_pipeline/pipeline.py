@@ -18,7 +18,7 @@ from sd_pipeline.autoencoding import Tiling, decode_latents
 from sd_pipeline.begin import Source
 from sd_pipeline.class_script import class_script
 from sd_pipeline.classes import class_asked
-from sd_pipeline.conditions import check_prompt, clip_skipped
+from sd_pipeline.conditions import check_clip_skip, check_prompt
 from sd_pipeline.denoising import Denoising, OnStep, plan_of
 from sd_pipeline.edits import edit_of, img2img_source, inpaint_source, set_back
 from sd_pipeline.errors import PipelineError
@@ -122,8 +122,7 @@ class Pipeline:
             sampler, schedule = parse_sampler(request.sampler)
         if request.schedule is not None:
             schedule = parse_schedule(request.schedule)
-        with clip_skipped(self.parts, request.clip_skip):  # raises for more layers than there are
-            pass
+        check_clip_skip(self.parts, request.clip_skip)
         if request.reuse_features > 1:
             with features_reused(self.parts.unet):  # raises for a network that has no levels
                 pass

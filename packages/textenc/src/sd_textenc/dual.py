@@ -44,13 +44,14 @@ class DualTextEncoder(nn.Module):
 
     @clip_skip.setter
     def clip_skip(self, number: int) -> None:
-        before = self.first.clip_skip
-        self.first.clip_skip = number
-        try:
-            self.second.clip_skip = number
-        except TextEncoderError:
-            self.first.clip_skip = before
-            raise
+        self.check_clip_skip(number)
+        for tower in (self.first, self.second):
+            tower.clip_skip = number
+
+    def check_clip_skip(self, number: int) -> None:
+        """Raise `TextEncoderError` where a tower has not so many layers to leave out."""
+        for tower in (self.first, self.second):
+            tower.check_clip_skip(number)
 
     def check(self, prompt: str) -> PromptReport:
         """Report what of a prompt does not arrive at one tower at least."""

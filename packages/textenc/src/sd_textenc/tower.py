@@ -56,10 +56,14 @@ class TextTower(nn.Module, ABC):
 
     @clip_skip.setter
     def clip_skip(self, number: int) -> None:
+        self.check_clip_skip(number)
+        self._clip_skip = number
+
+    def check_clip_skip(self, number: int) -> None:
+        """Raise `TextEncoderError` where there are not so many layers to leave out."""
         most = self.config.num_layers - 1 - self.penultimate
         if not 0 <= number <= most:
             raise TextEncoderError(f"clip_skip is {number}; it must be from 0 to {most}")
-        self._clip_skip = number
 
     def check(self, prompt: str) -> PromptReport:
         """Report what of a prompt does not arrive."""

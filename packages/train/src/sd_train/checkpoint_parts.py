@@ -14,6 +14,7 @@ from sd_checkpoint import CheckpointError, atomic_path, save_json
 from sd_train.errors import TrainError
 from sd_train.manifest import FileState, state_of, write_manifest
 from sd_train.processes import count, is_first, merged, rank, told_by_first, wait
+from sd_train.torch_needed import SHARING, check_torch
 
 WEIGHTS, AVERAGES, SLOTS = "weights/", "ema/", "optimizer/"
 
@@ -47,8 +48,10 @@ def load_parts(
     """Fill `tensors` in place, each process what it has of them, and return the optimizer's state.
 
     That is by "name of a parameter/name of a slot", shared out as the parameters are. Raises
-    TrainError where the checkpoint's weights are others than those of `tensors`.
+    TrainError where the checkpoint's weights are others than those of `tensors`, and where torch is
+    too old to read it.
     """
+    check_torch(SHARING, f"{folder}, a checkpoint in parts,")
     found = _found(folder)
     odd = _weights(found) ^ _weights(tensors)
     if odd:

@@ -8,6 +8,7 @@ from torch import nn
 
 from sd_train.errors import TrainError
 from sd_train.task import Task
+from sd_train.torch_needed import COMPILING, check_torch
 
 _BACKEND = "inductor"
 # Blocks of one class share a function, and each size and each adapter is a variant of it.
@@ -19,8 +20,9 @@ def compile_blocks(task: Task) -> int:
 
     A block is what a `ModuleList` holds and holds none itself. Names of weights, hooks and
     checkpointing are as ever, and compiling waits for the first call. Raises TrainError for a task
-    that names no networks.
+    that names no networks, and where torch is too old.
     """
+    check_torch(COMPILING, "trainer.compile = true", "set it to false")
     networks: Sequence[nn.Module] = getattr(task, "networks", ())
     if not networks:
         raise TrainError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from sd_checkpoint import atomic_path
 from sd_pipeline import Txt2Img
@@ -15,7 +16,7 @@ from sd_train.finetune_config import FinetuneConfig, PriorConfig
 from sd_train.latents import DenoiserSource
 from sd_train.processes import first_goes_first
 from sd_train.subject import class_prompt_of
-from sd_train.task import Batch
+from sd_train.task import Batch, BatchSource
 
 ConfigT = TypeVar("ConfigT", bound=FinetuneConfig)
 PriorConfigT = TypeVar("PriorConfigT", bound=PriorConfig)
@@ -27,7 +28,7 @@ _NOTE = "origin.txt"
 class PriorSource:
     """Batches of a subject's pictures, each followed by as many of its class, drawn at random."""
 
-    def __init__(self, subject: DenoiserSource, prior: DenoiserSource) -> None:
+    def __init__(self, subject: BatchSource, prior: BatchSource) -> None:
         self.subject = subject
         self.prior = prior
 
@@ -42,6 +43,20 @@ class PriorSource:
         others = self.prior.batch(chosen, generator)
         own, others = _masked_like(own, others), _masked_like(others, own)
         return {name: torch.cat([values, others[name]]) for name, values in own.items()}
+
+
+def with_prior(
+    losses: Tensor, errors: Tensor, prior_weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Add the class' loss to the subject's (Ruiz et al., arXiv:2208.12242, equation 2).
+
+    Losses (2 B,) and squared errors (2 B,) are of a batch of `PriorSource`. Returns the loss and
+    what is told of it.
+    """
+    own, prior = losses.chunk(2)
+    mse, prior_mse = errors.detach().chunk(2)
+    loss = own.mean() + prior_weight * prior.mean()
+    return loss, {"mse": mse.mean(), "prior_mse": prior_mse.mean()}
 
 
 def _masked_like(batch: Batch, other: Batch) -> Batch:

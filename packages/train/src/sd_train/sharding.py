@@ -18,13 +18,16 @@ from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
 from sd_train.processes import count, is_first, start_alike
 from sd_train.task import Task, layers_of
+from sd_train.torch_needed import SHARING, check_torch
 
 
 def shard(task: Task, config: TrainerConfig) -> None:
     """Share out the modules of a task that consist of layers; what else learns stays whole.
 
-    Before anything holds their parameters. Raises TrainError where no module can be shared out.
+    Before anything holds their parameters. Raises TrainError where no module can be shared out, and
+    where torch is too old for it.
     """
+    check_torch(SHARING, "trainer.parallel = 'fsdp'", "set trainer.parallel = 'ddp'")
     layers = set(layers_of(task))
     if not layers:
         raise TrainError(

@@ -15,7 +15,7 @@ from sd_train.images import grid
 from sd_train.latents import DenoiserSource
 from sd_train.likeness import open_likeness
 from sd_train.precision import autocast
-from sd_train.prior import PriorSource
+from sd_train.prior import PriorSource, with_prior
 from sd_train.subject import class_words
 from sd_train.task import Batch, BatchSource, Validation
 from sd_train.tasks.denoising import Denoising
@@ -66,18 +66,12 @@ class FinetuneTask(ABC, Generic[ConfigT]):
         """Write what was learnt into a folder."""
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compare the network's output with its target at random timesteps.
-
-        The class' loss is added to the subject's (Ruiz et al., arXiv:2208.12242, equation 2).
-        """
+        """Compare the network's output with its target at random timesteps."""
         losses, errors = self.denoising.losses(batch, generator)
         if not isinstance(self.source, PriorSource):
             return losses.mean(), {"mse": errors.detach().mean()}
         assert isinstance(self.config, PriorConfig)
-        own, prior = losses.chunk(2)
-        mse, prior_mse = errors.detach().chunk(2)
-        loss = own.mean() + self.config.prior_weight * prior.mean()
-        return loss, {"mse": mse.mean(), "prior_mse": prior_mse.mean()}
+        return with_prior(losses, errors, self.config.prior_weight)
 
     def validate(self) -> Validation:
         """Measure the loss, and what it was without what is learnt, and draw samples.
