@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks.arms import Run
 from benchmarks.case import GUIDANCE, NEGATIVE, PROMPT, Case
 from benchmarks.inputs import Inputs
-from sd_ops import freed_memory_kept
+from sd_ops import freed_memory_kept, lay_out_kernels
 from sd_pipeline import Pipeline, Txt2Img, load_pipeline
 from sd_unet import texts_kept
 
@@ -76,6 +76,7 @@ class Ours:
             kept = ExitStack()  # of a run of many steps, which ends with the process
             kept.enter_context(texts_kept(self._pipeline.parts.unet))
             if case.device == "cpu":
+                lay_out_kernels(self._pipeline.parts.unet)
                 kept.enter_context(freed_memory_kept())
 
             def run(_kept: ExitStack = kept) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sd_ops import Conv2d, Linear, use_fast_paths
+from sd_ops import Conv2d, Linear, lay_out_kernels, use_fast_paths
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import conv_winograd, num_tiles
 
@@ -160,6 +160,21 @@ def test_a_kernel_is_laid_out_once_and_is_the_same_parameter() -> None:
     assert torch.equal(layer.weight, values)
     layer.weight.mul_(2)  # and it may be written to, as when an adapter is fused
     assert torch.equal(layer.weight, 2 * values)
+
+
+def test_kernels_are_laid_out_ahead_where_they_will_be_at_their_first_use() -> None:
+    network = nn.Sequential(Conv2d(64, 64, 3), Conv2d(64, 8, 1), Conv2d(64, 64, 3))
+    network[:2].requires_grad_(False)
+    lay_out_kernels(network)
+    assert network[0].weight.is_contiguous()
+    use_fast_paths(network)
+    lay_out_kernels(network)
+    places = [layer.weight.data_ptr() for layer in network]
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network[2].weight.is_contiguous()
+    with torch.inference_mode():
+        network[0](randn(1, 64, 20, 20))
+    assert [layer.weight.data_ptr() for layer in network] == places
 
 
 def test_a_kernel_that_is_being_learnt_stays_as_it_is() -> None:

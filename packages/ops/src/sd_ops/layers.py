@@ -30,7 +30,7 @@ from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import conv_winograd, num_tiles
 
-__all__ = ["Conv2d", "Linear", "use_fast_paths"]
+__all__ = ["Conv2d", "Linear", "lay_out_kernels", "use_fast_paths"]
 
 # For a linear layer as a convolution: fewer are too little work to be worth it.
 _MIN_TOKENS = {torch.float32: 64, torch.bfloat16: 2048}
@@ -73,7 +73,7 @@ class Conv2d(nn.Conv2d):
         if not self.fast or not _may(x, self.weight):
             return super().forward(x)
         x, learns = x.contiguous(memory_format=torch.channels_last), torch.is_grad_enabled()
-        self._lay_out()
+        self.lay_out()
         if self._is_plain():
             padding = int(self.padding[0])
             if self._takes_winograd(x):
@@ -88,7 +88,7 @@ class Conv2d(nn.Conv2d):
             return frozen_convolution(x, self.weight, self.bias, self.stride, self.padding)
         return super().forward(x)
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         """Turn the kernel to channels_last for good; one that is being learnt stays as it is."""
         last, weight = torch.channels_last, self.weight
         if not (weight.is_contiguous(memory_format=last) or weight.requires_grad):
@@ -119,6 +119,17 @@ def use_fast_paths(module: nn.Module, fast: bool = True) -> None:
     for layer in module.modules():
         if isinstance(layer, Linear | Conv2d):
             layer.fast = fast
+
+
+def lay_out_kernels(module: nn.Module) -> None:
+    """Turn the kernels of a network on the CPU to channels_last now, not at their first use.
+
+    For what runs in memory that is kept: there they would lie among a step's tensors for good, and
+    between them nothing large finds room.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Conv2d) and layer.fast and layer.weight.device.type == "cpu":
+            layer.lay_out()
 
 
 def _may(x: Tensor, weight: Tensor) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sd_ops import freed_memory_kept
+from sd_ops import freed_memory_kept, lay_out_kernels
 from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
 from sd_pipeline.conditions import script
 from sd_pipeline.parts import Parts
@@ -105,6 +105,7 @@ class Denoising:
                 size = begun.x.shape[-2:]
                 kept.enter_context(tokens_merged(self.parts.unet, record.merge_tokens, size))
             if self.device.type == "cpu":
+                lay_out_kernels(self.parts.unet)
                 kept.enter_context(freed_memory_kept())
             return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
 
