@@ -29,6 +29,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "--merge-tokens 0.25": {"merge_tokens": 0.25},
     "--merge-tokens 0.5": {"merge_tokens": 0.5},
     "--guidance-interval 0.1:0.8": {"guidance": GuidanceOptions(interval=(0.1, 0.8))},
+    "--int8": {},
     "bf16": {},
 }
 
@@ -41,12 +42,21 @@ def main() -> None:
     parser.add_argument("--height", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--count", type=int, default=4, help="pictures of each way; default: 4")
+    parser.add_argument("--tiny-vae", help="a tiny autoencoder made for the model: another way")
     arguments = parser.parse_args()
     model = arguments.model or _embedded()
-    pipelines = {dtype: Pipeline.load(model, dtype=dtype) for dtype in ("fp32", "bf16")}
-    drawn: dict[str, list[Picture]] = {way: [] for way in WAYS}
+    exact = Pipeline.load(model, dtype="fp32")
+    others = {
+        "--int8": Pipeline.load(model, dtype="fp32", int8=True),
+        "bf16": Pipeline.load(model, dtype="bf16"),
+    }
+    ways = dict(WAYS)
+    if arguments.tiny_vae is not None:
+        ways["--tiny-vae"] = {}
+        others["--tiny-vae"] = exact.with_tiny_vae(arguments.tiny_vae)
+    drawn: dict[str, list[Picture]] = {way: [] for way in ways}
     for number in range(arguments.count + 1):
-        for way, settings in WAYS.items():
+        for way, settings in ways.items():
             request = Txt2Img(
                 prompt=arguments.prompt,
                 width=arguments.width,
@@ -55,7 +65,7 @@ def main() -> None:
                 seed=max(number, 1),
                 **settings,
             )
-            pictures = list(pipelines["bf16" if way == "bf16" else "fp32"].txt2img(request))
+            pictures = list(others.get(way, exact).txt2img(request))
             if number:  # the first is to warm up
                 drawn[way] += pictures
     Console(width=100).print(_table(drawn))

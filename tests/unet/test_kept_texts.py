@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sd_ops import hold_as_int8
 from sd_unet import DiT, UNet, perturbed_attention, texts_kept
 from sd_unet.dit import DiTBlock
 from sd_unet.transformer import TransformerBlock
@@ -63,6 +64,20 @@ def test_a_text_is_asked_for_once_and_another_or_an_equal_one_again(
             assert len(asked) == calls * each
     unet(latents, timesteps, states)
     assert len(asked) == 4 * each
+
+
+@torch.no_grad()
+def test_what_weights_held_as_int8_make_of_a_text_is_kept_too(
+    unet: UNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_as_int8(unet)
+    asked = counted(unet, monkeypatch)
+    given = args(unet)
+    plain = unet(*given)
+    each = len(asked)
+    with texts_kept(unet):
+        assert all(torch.equal(unet(*given), plain) for _ in range(3))
+    assert len(asked) == 2 * each
 
 
 @torch.no_grad()

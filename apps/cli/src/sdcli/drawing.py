@@ -67,7 +67,11 @@ def draw(
         f"{chosen.model} loaded in {time.perf_counter() - started:.1f} s on {pipeline.device}, "
         f"dtype {dtype}{' (auto)' * (chosen.dtype == 'auto')}"
     )
-    _report_trades(requests)
+    if chosen.offload and not pipeline.offload:
+        note(
+            f"--offload does nothing on the {pipeline.device}: the weights are in its memory anyway"
+        )
+    _report_trades(requests, chosen)
     drawn = Drawn(more={"model": chosen.model, "device": str(pipeline.device), "dtype": dtype})
     try:
         _draw(pipeline, requests, output, file_format, drawn)
@@ -110,13 +114,16 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
         attention=chosen.attention,
         batch_invariant=chosen.batch_invariant,
         defaults=read_defaults(path),
+        int8=chosen.int8,
+        offload=chosen.offload,
     )
     origin = {
         "model_hash": known_hash(path, chosen.variant),
         "variant": chosen.variant,
         "use_ema": chosen.use_ema,
     }
-    return replace(pipeline, origin=origin, tiling=tiling, fuse=chosen.fuse)
+    pipeline = replace(pipeline, origin=origin, tiling=tiling, fuse=chosen.fuse)
+    return pipeline if chosen.tiny_vae is None else pipeline.with_tiny_vae(chosen.tiny_vae)
 
 
 def expanded(requests: "Sequence[Txt2Img]", prompts: PromptOptions) -> "list[Txt2Img]":
@@ -197,9 +204,8 @@ def _previewer(pipeline: "Pipeline", output: OutputOptions) -> "Callable[[Step],
     from PIL import Image
 
     from sd_checkpoint import atomic_path
-    from sd_pipeline import fit_preview
 
-    to_pictures = fit_preview(pipeline.parts.vae)
+    to_pictures = pipeline.previewer()
     out = output.out
     path = out / "preview.png" if out.is_dir() else out.with_name(f"{out.stem}.preview.png")
 
@@ -208,7 +214,8 @@ def _previewer(pipeline: "Pipeline", output: OutputOptions) -> "Callable[[Step],
         row = Image.new("RGB", (sum(one.width for one in small), small[0].height))
         for index, one in enumerate(small):
             row.paste(one, (index * one.width, 0))
-        size = (row.width * pipeline.factor, row.height * pipeline.factor)
+        height, width = (side * pipeline.factor for side in step.x0.shape[-2:])
+        size = (width * len(small), height)
         with atomic_path(path) as temporary:
             row.resize(size, Image.Resampling.BICUBIC).save(temporary, format="PNG")
 
@@ -244,7 +251,17 @@ def _report_unheeded(pipeline: "Pipeline", requests: "Sequence[Txt2Img]") -> Non
             return
 
 
-def _report_trades(requests: "Sequence[Txt2Img]") -> None:
+def _report_trades(requests: "Sequence[Txt2Img]", chosen: Chosen) -> None:
+    if chosen.int8:
+        note(
+            "--int8: the UNet's weights are rounded to eight bits a value and made whole at every "
+            "use: less memory, slower, and pictures differ from exact ones"
+        )
+    if chosen.tiny_vae is not None:
+        note(
+            f"--tiny-vae: {chosen.tiny_vae} draws in place of the model's decoder: faster, with "
+            "less memory, and fine detail differs from exact pictures"
+        )
     for number in sorted({request.reuse_features for request in requests} - {1}):
         note(
             f"--reuse-features {number}: the UNet's depth is computed at one step of {number}, and "

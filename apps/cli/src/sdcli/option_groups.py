@@ -23,6 +23,9 @@ class Chosen:
     batch_invariant: bool = False
     tiling: str = "auto"
     fuse: bool = False
+    int8: bool = False
+    tiny_vae: Path | None = None
+    offload: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,9 @@ class ModelOptions:
     batch_invariant: options.BatchInvariant = False
     vae_tiling: options.VaeTiling = "auto"
     fuse: options.Fuse = False
+    int8: options.Int8 = False
+    tiny_vae: options.TinyVae = None
+    offload: options.Offload = False
 
     def chosen(self) -> Chosen:
         """Return the choice; raises as `process_changes`."""
@@ -56,6 +62,9 @@ class ModelOptions:
             batch_invariant=self.batch_invariant,
             tiling=self.vae_tiling,
             fuse=self.fuse,
+            int8=self.int8,
+            tiny_vae=self.tiny_vae,
+            offload=self.offload,
             changes=process_changes(
                 prediction=self.prediction,
                 zero_snr=self.zero_snr,

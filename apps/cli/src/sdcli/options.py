@@ -52,6 +52,14 @@ ReuseFeatures = Annotated[
         "at the others: faster, and another picture. 1 is exact.",
     ),
 ]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="Hold the UNet's weights in eight bits a value, with a scale a channel: a quarter of "
+        "fp32's memory and half of fp16's, slower, and another picture. LoRAs ride on top.",
+    ),
+]
 Attention = Annotated[
     str, typer.Option("--attention", help="auto, xformers, sdpa or chunked (low memory).")
 ]
@@ -256,6 +264,23 @@ VaeTiling = Annotated[
         "--vae-tiling",
         help="Take pictures through the autoencoder in bands of rows, to the same result: on, off, "
         "or auto, above 1024 x 1024 pixels. Then it needs temporary disk in place of memory.",
+    ),
+]
+Offload = Annotated[
+    bool,
+    typer.Option(
+        "--offload",
+        help="For small GPUs: have text encoder, UNet and autoencoder there only while they "
+        "compute, one at a time. The same pictures, a little slower.",
+    ),
+]
+TinyVae = Annotated[
+    Path | None,
+    typer.Option(
+        "--tiny-vae",
+        help="Draw through a tiny autoencoder in place of the model's decoder, previews too: a "
+        "file such as taesd_decoder.safetensors, or a folder of diffusers' AutoencoderTiny, made "
+        "for the model's latents. Much faster, and another picture.",
     ),
 ]
 PROMPT_HELP = (

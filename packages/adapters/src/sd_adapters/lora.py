@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
 from sd_adapters.adapter import AdapterError
@@ -87,11 +88,17 @@ class Lora(nn.ModuleDict):
         """Add the LoRA to the weights at its strength, keeping a copy of what they were.
 
         With DoRA the weights are those found now, with all that was fused before: as in the web UI,
-        the order matters then. Raises ``AdapterError`` unless injected, and not fused already.
+        the order matters then. Raises ``AdapterError`` unless injected, and not fused already, and
+        where the model's weights are held in another form, such as int8.
         """
         if not self._targets or self._originals:
             state = "fused already" if self._originals else "not injected"
             raise AdapterError(f"a LoRA that is {state} cannot be fused: inject it, then fuse once")
+        if any(isinstance(t, nn.Module) and is_parametrized(t) for t in self._targets.values()):
+            raise AdapterError(
+                "weights that are made anew at every use (int8) take nothing in: leave the LoRA "
+                "injected"
+            )
         self._unhook()
         for name, layer in self._layers():
             target = self._targets[name]

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sd_ops.convolutions import frozen_convolution, winograd_convolution
+from sd_ops.int8 import int8_values
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import conv_winograd, num_tiles
 
@@ -48,15 +49,16 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., O)."""
-        if not self.fast or not _may(x, self.weight):
-            return F.linear(x, self.weight, self.bias)
+        weight = self.weight  # asked for once: one that is held as int8 is made anew each time
+        if not self.fast or not _may(x, weight):
+            return F.linear(x, weight, self.bias)
         num_tokens, learns = x.numel() // x.shape[-1], torch.is_grad_enabled()
         limits = _MIN_TOKENS_TO_LEARN if learns else _MIN_TOKENS
         if num_tokens < limits.get(x.dtype, num_tokens + 1):
-            return F.linear(x, self.weight, self.bias)
+            return F.linear(x, weight, self.bias)
         picture = x.reshape(1, 1, num_tokens, x.shape[-1]).permute(0, 3, 1, 2)
-        kernel = self.weight[:, :, None, None]
-        if learns and _is_frozen(self):
+        kernel = weight[:, :, None, None]
+        if learns and _is_frozen(weight, self.bias):
             out = frozen_convolution(picture, kernel, self.bias)
         else:
             out = F.conv2d(picture, kernel, self.bias)
@@ -70,35 +72,47 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, O, H', W')."""
-        if not self.fast or not _may(x, self.weight):
-            return super().forward(x)
+        weight = self.weight  # as above
+        if not self.fast or not _may(x, weight):
+            return self._plainly(x, weight)
         x, learns = x.contiguous(memory_format=torch.channels_last), torch.is_grad_enabled()
-        self.lay_out()
-        if self._is_plain():
+        weight = self.laid_out(weight)
+        if self._is_plain(weight.dtype):
             padding = int(self.padding[0])
             if self._takes_winograd(x):
                 convolve = winograd_convolution if learns else conv_winograd
-                return convolve(x, self.weight, self.bias, padding)
+                return convolve(x, weight, self.bias, padding)
             stride = self.stride[0], self.stride[1]
             few = num_pixels(x, self.kernel_size, stride, padding) <= _MAX_PIXELS
             if few and not learns:
-                return conv_unfolded(x, self.weight, self.bias, stride, padding)
-        if learns and self._is_simple() and _is_frozen(self):
+                return conv_unfolded(x, weight, self.bias, stride, padding)
+        if learns and self._is_simple() and _is_frozen(weight, self.bias):
             assert not isinstance(self.padding, str)
-            return frozen_convolution(x, self.weight, self.bias, self.stride, self.padding)
-        return super().forward(x)
+            return frozen_convolution(x, weight, self.bias, self.stride, self.padding)
+        return self._plainly(x, weight)
 
-    def lay_out(self) -> None:
-        """Turn the kernel to channels_last for good; one that is being learnt stays as it is."""
-        last, weight = torch.channels_last, self.weight
-        if not (weight.is_contiguous(memory_format=last) or weight.requires_grad):
-            with torch.inference_mode(False):
-                weight.data = weight.data.contiguous(memory_format=last)
+    def _plainly(self, x: Tensor, weight: Tensor) -> Tensor:
+        out: Tensor = self._conv_forward(x, weight, self.bias)
+        return out
 
-    def _is_plain(self) -> bool:
+    def laid_out(self, weight: Tensor) -> Tensor:
+        """Turn the kernel to channels_last for good and return it; one that learns stays as it is.
+
+        ``weight`` is this layer's, which may be made whole at every use.
+        """
+        last = torch.channels_last
+        if weight.is_contiguous(memory_format=last) or weight.requires_grad:
+            return weight
+        values = int8_values(self)
+        held = weight if values is None else values
+        with torch.inference_mode(False):
+            held.data = held.data.contiguous(memory_format=last)
+        return weight if values is None else self.weight
+
+    def _is_plain(self, dtype: torch.dtype) -> bool:
         """Whether this is a convolution of the kind that the networks spend their time on."""
         return (
-            self.weight.dtype in _MIN_TOKENS
+            dtype in _MIN_TOKENS
             and self.kernel_size == (3, 3)
             and self._is_simple()
             and self.padding in ((0, 0), (1, 1))
@@ -129,7 +143,7 @@ def lay_out_kernels(module: nn.Module) -> None:
     """
     for layer in module.modules():
         if isinstance(layer, Conv2d) and layer.fast and layer.weight.device.type == "cpu":
-            layer.lay_out()
+            layer.laid_out(layer.weight)
 
 
 def _may(x: Tensor, weight: Tensor) -> bool:
@@ -142,6 +156,5 @@ def _may(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _is_frozen(layer: nn.Linear | nn.Conv2d) -> bool:
-    bias_learns = layer.bias is not None and layer.bias.requires_grad
-    return not layer.weight.requires_grad and not bias_learns
+def _is_frozen(weight: Tensor, bias: Tensor | None) -> bool:
+    return not weight.requires_grad and not (bias is not None and bias.requires_grad)

@@ -48,6 +48,7 @@ from sd_pipeline.scheduler import Scheduler
 from sd_pipeline.single_file import open_single_file
 from sd_pipeline.single_file_writer import write_single_file
 from sd_pipeline.source import load_model, locate, open_model
+from sd_pipeline.tiny_vae import TinyVAE, open_tiny_vae
 from sd_pipeline.with_loras import with_loras
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "Step",
     "TextPart",
     "Tiling",
+    "TinyVAE",
     "Txt2Img",
     "adapter_aliases",
     "adapter_models",
@@ -114,6 +116,7 @@ __all__ = [
     "open_model",
     "open_picture",
     "open_single_file",
+    "open_tiny_vae",
     "parse_parameters",
     "pull",
     "read_defaults",

@@ -1,9 +1,12 @@
 """Adapters while a picture is drawn: opened once, attached, and taken off again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from sd_adapters import (
     AdapterError,
@@ -42,14 +45,19 @@ class AdapterShelf:
 
     @contextmanager
     def attached(
-        self, parts: Parts, uses: Sequence[AdapterUse], *, fuse: bool = False
+        self,
+        parts: Parts,
+        uses: Sequence[AdapterUse],
+        *,
+        fuse: bool = False,
+        device: torch.device | None = None,
     ) -> Iterator[None]:
         """Let the networks of `parts`, always the same, compute with some adapters.
 
         Afterwards all is bit for bit as it was. With `fuse` LoRAs are written into the weights
-        meanwhile: it takes a moment, and then they cost nothing. Raises `PipelineError` where a
-        file is missing or named twice, `AdapterError` where it is another model's, and
-        `CheckpointError` where it is broken.
+        meanwhile: it takes a moment, and then they cost nothing. `device` is where the networks
+        will compute, None where they are. Raises `PipelineError` where a file is missing or named
+        twice, `AdapterError` where it is another model's, and `CheckpointError` where it is broken.
         """
         twice = [use.file for place, use in enumerate(uses) if use.file in _files(uses[:place])]
         if twice:
@@ -58,13 +66,15 @@ class AdapterShelf:
             for use in uses:
                 opened = self._open(parts, use)
                 if isinstance(opened, Embedding):
-                    _teach(stack, parts, opened)
+                    _teach(stack, parts, opened, device)
                 elif isinstance(opened, Hypernetwork):
                     opened.strength = use.strength
-                    opened.inject(parts.unet)
-                    stack.callback(opened.eject)
+                    _inject(stack, opened, parts.unet, device)
+                elif fuse:  # into weights that are where they are now
+                    for lora in _attach(stack, parts, opened, use, None):
+                        lora.fuse()
                 else:
-                    _attach(stack, parts, opened, use, fuse=fuse)
+                    _attach(stack, parts, opened, use, device)
             yield
 
     def _open(self, parts: Parts, use: AdapterUse) -> _Opened:
@@ -92,9 +102,25 @@ def _read(parts: Parts, use: AdapterUse) -> _Opened:
     return loras
 
 
-def _attach(
-    stack: ExitStack, parts: Parts, loras: dict[str, Lora], use: AdapterUse, *, fuse: bool
+def _inject(
+    stack: ExitStack,
+    adapter: Lora | Hypernetwork | TextualInversion,
+    network: nn.Module,
+    device: torch.device | None,
 ) -> None:
+    adapter.inject(network)
+    stack.callback(adapter.eject)
+    if device is not None:
+        adapter.to(device)  # no part of the network, so that it does not go along with it
+
+
+def _attach(
+    stack: ExitStack,
+    parts: Parts,
+    loras: dict[str, Lora],
+    use: AdapterUse,
+    device: torch.device | None,
+) -> Iterable[Lora]:
     models = adapter_models(parts)
     known = [name for name, _ in parts.unet.named_modules()]
     for block in use.blocks:
@@ -107,18 +133,17 @@ def _attach(
         text = use.strength if use.text_strength is None else use.text_strength
         lora.strength = use.strength if prefix == UNET else text
         lora.block_strengths = dict(use.blocks) if prefix == UNET else {}
-        lora.inject(models[prefix])
-        stack.callback(lora.eject)
-        if fuse:
-            lora.fuse()
+        _inject(stack, lora, models[prefix], device)
+    return loras.values()
 
 
-def _teach(stack: ExitStack, parts: Parts, embedding: Embedding) -> None:
+def _teach(
+    stack: ExitStack, parts: Parts, embedding: Embedding, device: torch.device | None
+) -> None:
     """Give every tower the vectors, and its tokenizer the name."""
     for tower, vectors in zip(parts.towers, embedding.vectors, strict=True):
         first_id = tower.tokenizer.next_id(tower.config.vocab_size)
         rows = TextualInversion(vectors, first_id).requires_grad_(False)
-        rows.inject(tower.body)
-        stack.callback(rows.eject)
+        _inject(stack, rows, tower.body, device)
         stack.callback(setattr, tower, "tokenizer", tower.tokenizer)
         tower.tokenizer = tower.tokenizer.with_names({embedding.name: rows.ids})

@@ -21,8 +21,8 @@ _NUM_SIZES = 6
 _STEPS_TO_CHECK = 100  # enough for every text of a prompt that changes to have its turn
 
 
-def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
-    """Read and encode a record's prompts with all their syntax, each text once.
+def script(parts: Parts, record: Record, *, dtype: torch.dtype, device: torch.device) -> Script:
+    """Read and encode a record's prompts with all their syntax, each text once, on a device.
 
     Without a negative prompt a model of `zeros_for_empty` gets zeros in its place (SDXL). Without
     guidance (a scale of 1 and one prompt that weighs 1) the negative prompt is not heeded. A model
@@ -30,7 +30,7 @@ def script(parts: Parts, record: Record, *, dtype: torch.dtype) -> Script:
     """
     if parts.text_encoder is None:
         assert parts.classes is not None
-        return class_script(parts.classes, record, parts.unet.conv_in.weight.device)
+        return class_script(parts.classes, record, device)
     prompts = parse_composition(record.prompt)
     weights = tuple(prompt.weight for prompt in prompts)
     guided = record.guidance_scale > 1 or weights != (1.0,)

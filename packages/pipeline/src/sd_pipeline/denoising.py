@@ -10,6 +10,7 @@ from torch import Tensor
 from sd_ops import freed_memory_kept, lay_out_kernels
 from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
 from sd_pipeline.conditions import script
+from sd_pipeline.offload import Offload
 from sd_pipeline.parts import Parts
 from sd_pipeline.record import Record
 from sd_pipeline.script import Conditions, Script
@@ -54,13 +55,15 @@ class Denoising:
     """Run the denoiser on a device, in a dtype.
 
     `batch_invariant`: the UNet is asked for one picture at a time, so that what stands beside a
-    picture does not change its last digits.
+    picture does not change its last digits. `offload`: the networks are on the device only while
+    they compute.
     """
 
     parts: Parts
     device: torch.device
     dtype: torch.dtype
     batch_invariant: bool
+    offload: Offload
 
     @torch.inference_mode()
     def __call__(
@@ -73,12 +76,10 @@ class Denoising:
         """Return scaled latents (B, C, h, w), one a seed, from noise or from a picture."""
         noise = self._noise(record, seeds)
         planned = plan_of(self.parts, record.sampler, record.schedule, record.num_steps)
-        if source is None:
-            begun = begin_anew(self.parts, planned, noise, self.dtype)
-        else:
-            begun = begin_from(self.parts, planned, noise, source, self.dtype)
+        begun = self._begun(planned, noise, source)
         first, num_steps = begun.plan.first_step, begun.plan.num_steps
-        told = script(self.parts, record, dtype=self.dtype)
+        with self.offload.using(self.parts.text_encoder):
+            told = script(self.parts, record, dtype=self.dtype, device=self.device)
         stage = _Stage(told=told.at(first + 1))
 
         def tell(step: int, _sigma: float, _x: Tensor, x0: Tensor) -> None:
@@ -98,6 +99,7 @@ class Denoising:
             return torch.cat([ask(x[group], sigma[group]) for group, ask in pairs])
 
         with ExitStack() as kept:  # what the steps have in common
+            kept.enter_context(self.offload.using(self.parts.unet))
             kept.enter_context(texts_kept(self.parts.unet))
             if record.reuse_features > 1:
                 stage.reuse = kept.enter_context(features_reused(self.parts.unet))
@@ -108,6 +110,13 @@ class Denoising:
                 lay_out_kernels(self.parts.unet)
                 kept.enter_context(freed_memory_kept())
             return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
+
+    def _begun(self, planned: Plan, noise: NoiseSource, source: Source | None) -> Beginning:
+        encodes = source is not None or self.parts.task != "txt2img"
+        with self.offload.using(self.parts.vae if encodes else None):
+            if source is None:
+                return begin_anew(self.parts, planned, noise, self.dtype)
+            return begin_from(self.parts, planned, noise, source, self.dtype)
 
     def _noise(self, record: Record, seeds: Sequence[int]) -> NoiseSource:
         factor = self.parts.vae.config.downsampling

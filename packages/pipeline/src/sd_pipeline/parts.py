@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sd_checkpoint import load_into, name_keys, no_collection, skeleton
+from sd_ops import int8_keys
 from sd_pipeline.classes import Classes
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family, task_of_channels
@@ -18,6 +19,7 @@ from sd_pipeline.folder import (
     write_folder,
     write_text_encoder,
 )
+from sd_pipeline.int8 import fill_as_int8
 from sd_pipeline.model import Model, Part, TextPart, family_of
 from sd_pipeline.scheduler import Scheduler
 from sd_textenc import DualTextEncoder, TextTower, build_text_encoder
@@ -77,8 +79,10 @@ class Parts:
 
 
 @no_collection()
-def build(model: Model, *, dtype: torch.dtype = torch.float32) -> Parts:
+def build(model: Model, *, dtype: torch.dtype = torch.float32, int8: bool = False) -> Parts:
     """Make the networks of `model` on the CPU and fill them, each tensor cast as it is read.
+
+    `int8`: as `build_unet` has it.
 
     SDXL's autoencoder overflows in float16: where `dtype` is that and its config says
     `force_upcast`, it stays in float32. Folders of other families say so too, without need, and
@@ -90,7 +94,7 @@ def build(model: Model, *, dtype: torch.dtype = torch.float32) -> Parts:
     penultimate = model.family.name.startswith("sdxl")
     towers = [build_text(text, dtype=dtype, penultimate=penultimate) for text in model.texts]
     return Parts(
-        unet=build_unet(model.unet, dtype=dtype),
+        unet=build_unet(model.unet, dtype=dtype, int8=int8),
         vae=build_vae(model.vae, dtype=torch.float32 if upcast else dtype),
         text_encoder=_joined(towers),
         scheduler=model.scheduler,
@@ -105,11 +109,21 @@ def _joined(towers: Sequence[TextTower]) -> TextTower | DualTextEncoder | None:
     return towers[0] if towers else None
 
 
-def build_unet(part: Part[BackboneConfig], *, dtype: torch.dtype = torch.float32) -> Backbone:
-    """Make a UNet, or a DiT, and fill it."""
+def build_unet(
+    part: Part[BackboneConfig], *, dtype: torch.dtype = torch.float32, int8: bool = False
+) -> Backbone:
+    """Make a UNet, or a DiT, and fill it.
+
+    With `int8` its layers hold their weights in eight bits a value, which they become while they
+    are read: approximate, as `sd_ops.quantized` says, and for drawing alone.
+    """
     with skeleton():
         unet = build_backbone(part.config)
-    _fill(unet, part.tensors, part.what, dtype)
+    if int8:
+        fill_as_int8(unet, part.tensors, part.what, dtype)
+        unet.eval().requires_grad_(False)
+    else:
+        _fill(unet, part.tensors, part.what, dtype)
     return unet
 
 
@@ -166,7 +180,15 @@ def unfit_keys(model: Model) -> list[str]:
 
 
 def as_model(parts: Parts) -> Model:
-    """View the networks as a model to be written."""
+    """View the networks as a model to be written.
+
+    Raises `PipelineError` for a UNet whose weights are held as int8: no file has such.
+    """
+    if int8_keys(parts.unet):
+        raise PipelineError(
+            "a UNet that holds its weights as int8 is for drawing and cannot be written; load the "
+            "model without int8"
+        )
     return Model(
         unet=Part(config=parts.unet.config, tensors=parts.unet.state_dict(), what="the UNet"),
         vae=Part(config=parts.vae.config, tensors=parts.vae.state_dict(), what="the autoencoder"),

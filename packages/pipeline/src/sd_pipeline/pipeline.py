@@ -1,7 +1,7 @@
 """Text in, pictures out."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,17 @@ from sd_pipeline.denoising import Denoising, OnStep, plan_of
 from sd_pipeline.edits import edit_of, img2img_source, inpaint_source, set_back
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.model import Model
+from sd_pipeline.offload import Offload
 from sd_pipeline.parts import Parts, build
 from sd_pipeline.picture import Picture
 from sd_pipeline.precision import resolve_dtype
+from sd_pipeline.preview import fit_preview
 from sd_pipeline.record import Record
 from sd_pipeline.request import Img2Img, Inpaint, Outpaint, Txt2Img
 from sd_pipeline.seamless import seamless
 from sd_pipeline.settled import settled
 from sd_pipeline.source import locate, open_model
+from sd_pipeline.tiny_vae import TinyVAE, open_tiny_vae
 from sd_sampler import parse_sampler, parse_schedule
 from sd_textenc import PromptReport
 from sd_unet import features_reused, self_attentions, tokens_merged
@@ -56,7 +59,11 @@ class Pipeline:
     ``origin`` is what its records tell of where it came from: `model_hash`, `variant`, `use_ema`.
     ``batch_invariant``: pictures do not depend, to the bit, on those of the same batch. ``tiling``:
     large pictures go through the autoencoder in bands of rows. ``fuse``: LoRAs are written into the
-    weights while they are used; ``shelf`` keeps the adapters that were opened.
+    weights while they are used; ``shelf`` keeps the adapters that were opened. ``int8`` says that
+    the UNet holds its weights in eight bits. ``tiny_vae`` draws in place of the autoencoder's
+    decoder, which is not exact, and shows what a run aims at. ``offload``: the networks are in the
+    CPU's memory but while they compute, one at a time. Raises ``PipelineError`` for ``fuse`` with
+    ``int8``.
     """
 
     parts: Parts
@@ -67,9 +74,19 @@ class Pipeline:
     batch_invariant: bool = False
     tiling: Tiling = "auto"
     fuse: bool = False
+    int8: bool = False
+    tiny_vae: TinyVAE | None = None
+    offload: bool = False
     defaults: Defaults = Defaults()
     origin: Mapping[str, Any] = field(default_factory=dict)
     shelf: AdapterShelf = field(default_factory=AdapterShelf, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.fuse and self.int8:
+            raise PipelineError(
+                "LoRAs cannot be written into weights that are held as int8; leave out --fuse, and "
+                "they ride on top, or leave out --int8"
+            )
 
     @classmethod
     def load(
@@ -80,6 +97,8 @@ class Pipeline:
         dtype: str = "auto",
         attention: str = "auto",
         variant: str | None = None,
+        int8: bool = False,
+        offload: bool = False,
     ) -> "Pipeline":
         """Open a folder, a file, or a model of the Hub, ready to draw.
 
@@ -94,6 +113,8 @@ class Pipeline:
             dtype=dtype,
             attention=attention,
             defaults=read_defaults(path),
+            int8=int8,
+            offload=offload,
         )
 
     def check_prompt(self, prompt: str, adapters: Sequence[AdapterUse] = ()) -> PromptReport:
@@ -161,6 +182,9 @@ class Pipeline:
             merge_tokens=request.merge_tokens,
             batch_invariant=self.batch_invariant,
             tiling=self.tiling,
+            int8=self.int8,
+            tiny_vae=None if self.tiny_vae is None else self.tiny_vae.path,
+            tiny_vae_hash=None if self.tiny_vae is None else self.tiny_vae.sha256,
             **self.origin,
         )
         if classes is not None and not has_text:
@@ -221,13 +245,19 @@ class Pipeline:
     def _pictures(
         self, request: Txt2Img, record: Record, source: Source | None, on_step: OnStep | None
     ) -> Iterator[Picture]:
-        networks = self.parts.unet, self.parts.vae
+        tiny = () if self.tiny_vae is None else (self.tiny_vae.decoder,)
+        networks = self.parts.unet, self.parts.vae, *tiny
         seeds = range(request.seed, request.seed + request.count)
         for start in range(0, request.count, request.batch_size):
             batch = seeds[start : start + request.batch_size]
             record = replace(record, batch_seed=batch[0], batch_size=len(batch))
             started = time.perf_counter()
-            adapted = self.shelf.attached(self.parts, request.adapters, fuse=self.fuse)
+            adapted = self.shelf.attached(
+                self.parts,
+                request.adapters,
+                fuse=self.fuse,
+                device=self.device if self.offload else None,
+            )
             with adapted, seamless(request.seamless, *networks):
                 images = self.decode(self._denoising(record, batch, source, on_step))
             seconds = (time.perf_counter() - started) / len(batch)
@@ -237,11 +267,29 @@ class Pipeline:
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Turn scaled latents (B, C, h, w) into 8-bit RGB images of f times their size."""
         size = 1 if self.batch_invariant else len(latents)
-        return [
-            image
-            for start in range(0, len(latents), size)
-            for image in decode_latents(self.parts.vae, latents[start : start + size], self.tiling)
-        ]
+        groups = (latents[start : start + size] for start in range(0, len(latents), size))
+        if self.tiny_vae is not None:
+            return [image for group in groups for image in self.tiny_vae.decode(group)]
+        vae = self.parts.vae
+        with self._offload.using(vae):
+            return [image for group in groups for image in decode_latents(vae, group, self.tiling)]
+
+    def previewer(self) -> Callable[[Tensor], list[Image.Image]]:
+        """Return what shows scaled latents (B, C, h, w) while they are on their way.
+
+        That is the tiny autoencoder where there is one, else a linear map to images of h x w pixels
+        that is fitted now.
+        """
+        if self.tiny_vae is not None:
+            return self.tiny_vae.decode
+        with self._offload.using(self.parts.vae):
+            return fit_preview(self.parts.vae)
+
+    def with_tiny_vae(self, path: str | Path) -> "Pipeline":
+        """Return it drawing through a tiny autoencoder; raises as `open_tiny_vae`."""
+        vae = self.parts.vae.config
+        tiny = open_tiny_vae(path, vae, device=self.device, dtype=self.dtype)
+        return replace(self, tiny_vae=tiny)
 
     @property
     def factor(self) -> int:
@@ -255,7 +303,12 @@ class Pipeline:
             device=self.device,
             dtype=self.dtype,
             batch_invariant=self.batch_invariant,
+            offload=self._offload,
         )
+
+    @property
+    def _offload(self) -> Offload:
+        return Offload(device=self.device, active=self.offload)
 
 
 def load_pipeline(
@@ -267,12 +320,16 @@ def load_pipeline(
     attention: str = "auto",
     batch_invariant: bool = False,
     defaults: Defaults | None = None,
+    int8: bool = False,
+    offload: bool = False,
 ) -> Pipeline:
     """Open a model's folder, file, or what `open_model` made of one, on `device`.
 
     `device` "auto" is CUDA, MPS or CPU, the first there is. `dtype` is fp32, fp16, bf16 or "auto",
     as `resolve_dtype` has it. `attention` is a backend of sd_ops. `batch_invariant` is the
-    pipeline's. `defaults` are, unless given, the path's own or else the family's. Raises
+    pipeline's. `defaults` are, unless given, the path's own or else the family's. With `int8` the
+    UNet's weights are held in eight bits a value, a quarter of fp32: not exact, and slower. With
+    `offload` networks are on `device` only while they compute; of a CPU it is nothing. Raises
     `PipelineError` for a device or dtype that cannot be had, `AttentionUnavailable` for a backend
     that cannot run there, and what `open_model` and `build` raise.
     """
@@ -283,12 +340,14 @@ def load_pipeline(
     opened = open_model(model) if isinstance(model, Path) else model
     precision = resolve_dtype(dtype, place, opened.unet.config)
     resolve_backend(attention, place, precision)
-    parts = build(opened, dtype=precision)
-    for module in parts.networks:
-        module.to(place)
-    parts.unet.set_attention_backend(attention)
-    parts.vae.set_attention_backend(attention)
+    parts = build(opened, dtype=precision, int8=int8)
+    offloading = Offload(device=place, active=offload and place.type != "cpu")
+    if not offloading.active:
+        for module in parts.networks:
+            module.to(place)
     for network in (parts.unet, parts.vae):
+        with offloading.using(network):  # a backend is asked whether it runs where the weights are
+            network.set_attention_backend(attention)
         use_fast_paths(network)
     return Pipeline(
         parts=parts,
@@ -297,6 +356,8 @@ def load_pipeline(
         dtype=precision,
         attention=attention,
         batch_invariant=batch_invariant,
+        int8=int8,
+        offload=offloading.active,
         defaults=defaults or (path and read_defaults(path)) or _family_defaults(parts),
     )
 

@@ -37,10 +37,11 @@ class Record:
     `model_hash` is that of the model's weights.
     `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
     what stands beside a picture may change its last digits, unless it is `batch_invariant`.
-    `tiling` is that of the autoencoder; `blend`, `seamless`, `clip_skip`, `reuse_features`,
-    `merge_tokens` and `adapters` are the request's, the latter with their files' hashes.
-    `class_name` is the class that was drawn, where it was one. Raises `PipelineError` for a prompt
-    that is no Unicode.
+    `tiling` is that of the autoencoder; `int8`: the UNet's weights were held in eight bits;
+    `tiny_vae`: what drew in place of the autoencoder's decoder, and the hash of its weights;
+    `blend`, `seamless`, `clip_skip`, `reuse_features`, `merge_tokens` and `adapters` are the
+    request's, the latter with their files' hashes. `class_name` is the class that was drawn, where
+    it was one. Raises `PipelineError` for a prompt that is no Unicode.
     """
 
     prompt: str
@@ -68,6 +69,9 @@ class Record:
     merge_tokens: float = 0.0
     batch_invariant: bool = False
     tiling: Tiling = "auto"
+    int8: bool = False
+    tiny_vae: str | None = None
+    tiny_vae_hash: str | None = None
     model_hash: str | None = None
     variant: str | None = None
     use_ema: bool = False

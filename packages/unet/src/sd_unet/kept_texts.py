@@ -46,8 +46,9 @@ class KeptProjections:
         """Return (B, T, C) of each layer for states (B, T, D)."""
         if torch.is_grad_enabled() or any(map(_is_changed, layers)):
             return [layer(states) for layer in layers]
-        weights = [layer.weight for layer in layers]
-        version = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        # What is held: a weight that is held as int8 is another tensor whenever it is asked for.
+        held = [parameter for layer in layers for parameter in layer.parameters()]
+        version = tuple((one.data_ptr(), one._version) for one in held)
         found = self._kept.get(states)
         if found is None or found[0] != version:
             found = self._kept[states] = version, [layer(states) for layer in layers]
@@ -57,4 +58,5 @@ class KeptProjections:
 def _is_changed(layer: nn.Linear) -> bool:
     """Tell whether more than the weight may say what a layer gives; and whether none can tell."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks
-    return bool(hooked) or layer.bias is not None or layer.weight.is_inference()
+    unseen = any(parameter.is_inference() for parameter in layer.parameters())
+    return bool(hooked) or layer.bias is not None or unseen

@@ -17,6 +17,7 @@ from sd_vae.tiling import (
     decoded_bands,
     encode_in_bands,
 )
+from sd_vae.tiny import TinyDecoder, TinyDecoderConfig, tiny_config, tiny_names
 from sd_vae.vq_config import VQConfig, config_from_diffusers, with_codebook
 from sd_vae.vq_model import VQModel, build_autoencoder
 
@@ -34,6 +35,8 @@ __all__ = [
     "MemoryBudget",
     "PointMass",
     "Quantized",
+    "TinyDecoder",
+    "TinyDecoderConfig",
     "VAEConfig",
     "VAEError",
     "VAELoss",
@@ -56,6 +59,8 @@ __all__ = [
     "sd15",
     "sd21",
     "sdxl",
+    "tiny_config",
+    "tiny_names",
     "with_codebook",
     "without_training",
 ]

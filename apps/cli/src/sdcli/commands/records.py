@@ -14,7 +14,7 @@ from sdcli.drawing import open_pipeline
 from sdcli.errors import CommandError
 from sdcli.models import locate_model
 from sdcli.option_groups import Chosen
-from sdcli.options import AdapterFolder, AsJson
+from sdcli.options import AdapterFolder, AsJson, Offload
 from sdcli.progress import note, progress
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ def replay(
         Path | None, typer.Option(help="The depth map that it was drawn with.")
     ] = None,
     adapters: AdapterFolder = Path("adapters"),
+    tiny_vae: Annotated[
+        Path | None,
+        typer.Option(help="Another place of the tiny autoencoder that it was drawn through."),
+    ] = None,
+    offload: Offload = False,
     device: Annotated[
         str | None, typer.Option(help="Another device. [default: the one it was drawn on]")
     ] = None,
@@ -115,6 +120,9 @@ def replay(
         changes=asdict(record.process),
         batch_invariant=record.batch_invariant,
         tiling=record.tiling,
+        int8=record.int8,
+        offload=offload,
+        tiny_vae=None if record.tiny_vae is None else tiny_vae or Path(record.tiny_vae),
     )
     pipeline = open_pipeline(chosen)
     with progress() as bars:
