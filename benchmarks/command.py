@@ -15,7 +15,7 @@ _HELP = {
     "txt2img": "the whole way: text, steps, pixels",
     "train": "one training step of the UNet; latents and text states are ready",
     "load": "a model's folder to networks in memory, in fresh processes",
-    "import": "processes that import one thing, and sdcli --help",
+    "import": "processes that import one thing, sdcli --help, and a whole picture of one step",
 }
 _SIDE = {"tiny": 64, "embedded": 128, "sd15-shallow": 512, "sd15": 512}
 _ARMS = ("ours", "diffusers", "diffusers-compiled", "openvino")

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 from benchmarks.arms import missing
@@ -13,6 +14,8 @@ from benchmarks.orders import ArmFailed, ArmProcess, LeftOut
 from benchmarks.spread import Round, there_and_back
 
 _ARMS = ("ours", "diffusers")
+_PROGRAM = ("-c", "from sdcli.main import main; main()")
+_ONE_STEP = ("txt2img", "a cat on a mat", "--steps", "1", "--seed", "1", "--out", "one.png")
 
 # What a user writes first; each is a whole process, the interpreter's start included.
 _IMPORTS: Mapping[str, Sequence[str]] = MappingProxyType(
@@ -21,7 +24,8 @@ _IMPORTS: Mapping[str, Sequence[str]] = MappingProxyType(
         "diffusers": ("-c", "from diffusers import StableDiffusionPipeline"),
         "torch alone": ("-c", "import torch"),
         "nothing": ("-c", ""),
-        "sdcli --help": ("-c", "from sdcli.main import main; main()", "--help"),
+        "sdcli --help": (*_PROGRAM, "--help"),
+        "a picture of one step": (*_PROGRAM, *_ONE_STEP),
     }
 )
 
@@ -89,9 +93,12 @@ def _in_turns(
 
 def _import(name: str) -> Begin:
     command = [sys.executable, *_IMPORTS[name]]
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    seconds = time.perf_counter() - started
+    with TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=600
+        )
+        seconds = time.perf_counter() - started
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise ArmFailed(lines[-1] if lines else f"it ended with {done.returncode}")

@@ -6,16 +6,34 @@ import pytest
 import typer
 
 from sd_train import TrainResult
-from sdcli.main import run
+from sdcli.main import program, run
 from sdcli.training import show_result
 
 
 def test_every_command_explains_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    from sdcli.main import app
-
-    for command in app.registered_commands:
+    for command in program().registered_commands:
         assert run([command.name, "--help"]) == 0
         assert command.name in capsys.readouterr().out
+
+
+def test_the_help_names_every_command_and_one_command_line_reads_its_own_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["--help"]) == 0
+    told = capsys.readouterr().out
+    everything = program()
+    names = [one.name for one in everything.registered_commands]
+    names += [one.name for one in everything.registered_groups]
+    assert len(names) == 27
+    for name in names:
+        assert f"  {name} " in told
+        alone = program(name)
+        assert len(alone.registered_commands) + len(alone.registered_groups) == 1
+    for nothing, told in ([], "\n  txt2img "), (["lora"], "\n  merge "):
+        assert run(nothing) == 2
+        assert told in capsys.readouterr().err
+    assert run(["txt2img-"]) == 2
+    assert "No such command 'txt2img-'. Did you mean 'txt2img'" in capsys.readouterr().err
 
 
 def test_scenes_draws_a_captioned_folder_and_goes_on_with_it(tmp_path: Path) -> None:

@@ -1,53 +1,61 @@
 """The commands, one file a group; none imports torch before it runs."""
 
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
 import typer
 
-from sdcli.commands import (
-    convert,
-    data,
-    evaluate,
-    finetune,
-    grid,
-    img2img,
-    latents,
-    lora_files,
-    models,
-    records,
-    scenes,
-    train,
-    txt2img,
-    variations,
-    words,
+# The file of each command, and its function there where that is not called as the command is.
+_COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "txt2img": ("txt2img", "txt2img"),
+        "img2img": ("img2img", "img2img"),
+        "inpaint": ("img2img", "inpaint"),
+        "outpaint": ("img2img", "outpaint"),
+        "upscale": ("img2img", "upscale"),
+        "variations": ("variations", "variations"),
+        "interpolate": ("variations", "interpolate"),
+        "grid": ("grid", "grid"),
+        "train-vae": ("train", "train_vae"),
+        "train": ("train", "train"),
+        "train-text": ("train", "train_text"),
+        "train-clip": ("train", "train_clip"),
+        "export": ("train", "export"),
+        "add-words": ("words", "add_words"),
+        "eval": ("evaluate", "evaluate"),
+        "textual-inversion": ("finetune", "textual_inversion"),
+        "hypernetwork": ("finetune", "hypernetwork"),
+        "dreambooth": ("finetune", "dreambooth"),
+        "scenes": ("scenes", "scenes"),
+        "encode": ("latents", "encode"),
+        "decode": ("latents", "decode"),
+        "inspect": ("records", "inspect"),
+        "replay": ("records", "replay"),
+        "convert": ("convert", "convert"),
+        "data": ("data", "app"),
+        "lora": ("lora_files", "app"),
+        "models": ("models", "app"),
+    }
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add every command to the program."""
-    app.command("txt2img")(txt2img.txt2img)
-    app.command("img2img")(img2img.img2img)
-    app.command("inpaint")(img2img.inpaint)
-    app.command("outpaint")(img2img.outpaint)
-    app.command("upscale")(img2img.upscale)
-    app.command("variations")(variations.variations)
-    app.command("interpolate")(variations.interpolate)
-    app.command("grid")(grid.grid)
-    app.command("train-vae")(train.train_vae)
-    app.command("train")(train.train)
-    app.command("train-text")(train.train_text)
-    app.command("train-clip")(train.train_clip)
-    app.command("export")(train.export)
-    app.command("add-words")(words.add_words)
-    app.command("eval")(evaluate.evaluate)
-    app.command("textual-inversion")(finetune.textual_inversion)
-    app.command("hypernetwork")(finetune.hypernetwork)
-    app.command("dreambooth")(finetune.dreambooth)
-    app.command("scenes")(scenes.scenes)
-    app.command("encode")(latents.encode)
-    app.command("decode")(latents.decode)
-    app.command("inspect")(records.inspect)
-    app.command("replay")(records.replay)
-    app.command("convert")(convert.convert)
-    app.add_typer(data.app, name="data")
-    lora_files.app.command("train")(finetune.lora_train)
-    app.add_typer(lora_files.app, name="lora")
-    app.add_typer(models.app, name="models")
+def register(app: typer.Typer, asked: str | None = None) -> None:
+    """Add the command that is asked for, or where there is no such one all of them.
+
+    Reading the options of all takes as long as loading the embedded model.
+    """
+    names = [asked] if asked in _COMMANDS else list(_COMMANDS)
+    # With one command alone, and no callback, there would be no names of commands at all.
+    app.callback()(_nothing)
+    for name in names:
+        file, function = _COMMANDS[name]
+        found: Any = getattr(import_module(f"sdcli.commands.{file}"), function)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+
+
+def _nothing() -> None: ...

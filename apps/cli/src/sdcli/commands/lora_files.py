@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sdcli.commands.finetune import lora_train
 from sdcli.commands.lora_extract import extract
 from sdcli.commands.lora_merge import merge
 from sdcli.errors import CommandError
@@ -136,6 +137,7 @@ def resize(
 
 app.command("merge")(merge)
 app.command("extract")(extract)
+app.command("train")(lora_train)
 
 
 def _document(lora: LoraFile) -> dict[str, Any]:
