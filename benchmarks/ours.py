@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.arms import Run
+from benchmarks.arms import CannotRun, Run
 from benchmarks.case import GUIDANCE, NEGATIVE, PROMPT, Case
 from benchmarks.inputs import Inputs
 from sd_ops import freed_memory_kept, lay_out_kernels
-from sd_pipeline import Pipeline, Txt2Img, load_pipeline
+from sd_pipeline import Pipeline, PipelineError, Txt2Img, load_pipeline
 from sd_unet import texts_kept
 
 
@@ -23,9 +23,10 @@ def guided_step(pipeline: Pipeline, states: Tensor) -> Callable[[Tensor, Tensor]
     over once.
     """
     number = len(states) // 2
+    network = pipeline.openvino or pipeline.parts.unet
 
     def step(latents: Tensor, timesteps: Tensor) -> Tensor:
-        output: Tensor = pipeline.parts.unet(latents[:number], timesteps[:number], states)
+        output: Tensor = network(latents[:number], timesteps[:number], states)
         return output
 
     return step
@@ -57,11 +58,15 @@ def draw(pipeline: Pipeline, case: Case) -> Tensor:
 class Ours:
     """The arm."""
 
+    engine = "torch"
+
     def imports(self, case: Case) -> None:
         """Nothing is left to import: SD 1's text encoder has layers of its own."""
 
     def load(self, case: Case) -> Sequence[nn.Module]:
-        self._pipeline = load_pipeline(case.place, device=case.device, dtype=case.dtype)
+        self._pipeline = load_pipeline(
+            case.place, device=case.device, dtype=case.dtype, engine=self.engine
+        )
         parts = self._pipeline.parts
         networks = {"unet": parts.unet, "vae": parts.vae, "text_encoder": parts.text}
         wanted = {"step": ["unet"], "decode": ["vae"]}.get(case.target, list(networks))
@@ -73,6 +78,8 @@ class Ours:
     def prepare(self, case: Case, inputs: Inputs) -> Run:
         if case.target == "step":
             step, latents = guided_step(self._pipeline, inputs.states), inputs.pair
+            if self._pipeline.openvino is not None:
+                return lambda: step(latents, inputs.timesteps)
             kept = ExitStack()  # of a run of many steps, which ends with the process
             kept.enter_context(texts_kept(self._pipeline.parts.unet))
             if case.device == "cpu":
@@ -86,3 +93,17 @@ class Ours:
         if case.target == "decode":
             return lambda: decode(self._pipeline, inputs.latents)
         return lambda: draw(self._pipeline, case)
+
+
+class OursOpenVINO(Ours):
+    """The same with the UNet computed by OpenVINO."""
+
+    engine = "openvino"
+
+    def load(self, case: Case) -> Sequence[nn.Module]:
+        if case.target == "decode":
+            raise CannotRun("it decodes as ours does")
+        try:
+            return super().load(case)
+        except PipelineError as reason:
+            raise CannotRun(str(reason)) from reason

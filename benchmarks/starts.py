@@ -54,7 +54,7 @@ class Starts:
 
 def measure_imports(names: Sequence[str], rounds: int) -> Starts:
     """Time whole processes that import one thing, and what they are made of."""
-    left_out = {name: "it imports what diffusers does" for name in names if name not in _ARMS}
+    left_out = {name: f"it imports what {_like(name)} does" for name in names if name not in _ARMS}
     rows = [name for name in names if name in _ARMS]
     rows += [name for name in _IMPORTS if name not in _ARMS]
     return _in_turns(rows, rounds, _import, Starts(left_out=left_out))
@@ -62,10 +62,15 @@ def measure_imports(names: Sequence[str], rounds: int) -> Starts:
 
 def measure_loads(case: Case, names: Sequence[str], rounds: int) -> Starts:
     """Time the loading of a whole model, until every page of its weights was read once."""
-    left_out = {name: "it loads as diffusers does" for name in names if name not in _ARMS}
+    left_out = {name: f"it loads as {_like(name)} does" for name in names if name not in _ARMS}
     left_out |= {name: gap for name in names if (gap := missing(name)) and name in _ARMS}
     rows = [name for name in names if name not in left_out]
     return _in_turns(rows, rounds, lambda name: _load(name, case), Starts(left_out=left_out))
+
+
+def _like(name: str) -> str:
+    """Return the arm whose start another's is."""
+    return "ours" if name.startswith("ours") else "diffusers"
 
 
 def _in_turns(

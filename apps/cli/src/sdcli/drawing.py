@@ -75,6 +75,7 @@ def draw(
     drawn = Drawn(more={"model": chosen.model, "device": str(pipeline.device), "dtype": dtype})
     try:
         _draw(pipeline, requests, output, file_format, drawn)
+        _report_conversions(pipeline)
         if finish is not None:
             finish(drawn)
     except KeyboardInterrupt:  # what is finished is told
@@ -116,6 +117,7 @@ def open_pipeline(chosen: Chosen) -> "Pipeline":
         defaults=read_defaults(path),
         int8=chosen.int8,
         offload=chosen.offload,
+        engine=chosen.engine,
     )
     origin = {
         "model_hash": known_hash(path, chosen.variant),
@@ -252,6 +254,11 @@ def _report_unheeded(pipeline: "Pipeline", requests: "Sequence[Txt2Img]") -> Non
 
 
 def _report_trades(requests: "Sequence[Txt2Img]", chosen: Chosen) -> None:
+    if chosen.engine == "openvino":
+        note(
+            "--engine openvino: the UNet is converted at the first step of each size, which takes "
+            "a while and a second copy of its weights; pictures are the same but for rounding"
+        )
     if chosen.int8:
         note(
             "--int8: the UNet's weights are rounded to eight bits a value and made whole at every "
@@ -271,6 +278,15 @@ def _report_trades(requests: "Sequence[Txt2Img]", chosen: Chosen) -> None:
         note(
             f"--merge-tokens {share:g}: so many of the finest level's tokens share one "
             "self-attention: faster, and pictures differ from exact ones"
+        )
+
+
+def _report_conversions(pipeline: "Pipeline") -> None:
+    if pipeline.openvino is not None:
+        seconds = [one.seconds for one in pipeline.openvino.conversions]
+        note(
+            f"--engine openvino: {len(seconds)} conversion{'s' * (len(seconds) != 1)} of the UNet "
+            f"took {sum(seconds):.1f} s of these"
         )
 
 

@@ -26,6 +26,7 @@ class Chosen:
     int8: bool = False
     tiny_vae: Path | None = None
     offload: bool = False
+    engine: str = "torch"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,7 @@ class ModelOptions:
     int8: options.Int8 = False
     tiny_vae: options.TinyVae = None
     offload: options.Offload = False
+    engine: options.EngineName = "torch"
 
     def chosen(self) -> Chosen:
         """Return the choice; raises as `process_changes`."""
@@ -65,6 +67,7 @@ class ModelOptions:
             int8=self.int8,
             tiny_vae=self.tiny_vae,
             offload=self.offload,
+            engine=self.engine,
             changes=process_changes(
                 prediction=self.prediction,
                 zero_snr=self.zero_snr,

@@ -60,6 +60,15 @@ Int8 = Annotated[
         "fp32's memory and half of fp16's, slower, and another picture. LoRAs ride on top.",
     ),
 ]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="What computes the UNet: torch, or on a CPU openvino (pip install "
+        "'sd-pipeline[openvino]'), which converts it at the first step of each size and is then "
+        "faster: for several pictures. The same but for rounding. LoRAs need --fuse.",
+    ),
+]
 Attention = Annotated[
     str, typer.Option("--attention", help="auto, xformers, sdpa or chunked (low memory).")
 ]

@@ -17,6 +17,8 @@ from sd_pipeline.images import extended, read_image, to_images, to_pixels
 from sd_pipeline.info import ModelInfo, PartInfo, inspect_model, sha256, weight_file
 from sd_pipeline.metadata import Metadata, parse_parameters, read_metadata
 from sd_pipeline.model import Model, Part, TextPart
+from sd_pipeline.openvino_import import load_openvino
+from sd_pipeline.openvino_unet import ENGINES, Conversion, Engine, OpenVINOUNet
 from sd_pipeline.parts import (
     Parts,
     as_model,
@@ -54,12 +56,15 @@ from sd_pipeline.with_loras import with_loras
 __all__ = [
     "ANIMATIONS",
     "DTYPES",
+    "ENGINES",
     "FAMILIES",
     "AdapterShelf",
     "AdapterUse",
     "Blend",
     "Classes",
+    "Conversion",
     "Defaults",
+    "Engine",
     "Family",
     "HubName",
     "Img2Img",
@@ -68,6 +73,7 @@ __all__ = [
     "Model",
     "ModelInfo",
     "OnStep",
+    "OpenVINOUNet",
     "Outpaint",
     "Part",
     "PartInfo",
@@ -105,6 +111,7 @@ __all__ = [
     "inspect_model",
     "load_image_encoder",
     "load_model",
+    "load_openvino",
     "load_pipeline",
     "load_text_encoder",
     "load_tokenizer",

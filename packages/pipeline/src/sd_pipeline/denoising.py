@@ -11,6 +11,7 @@ from sd_ops import freed_memory_kept, lay_out_kernels
 from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
 from sd_pipeline.conditions import script
 from sd_pipeline.offload import Offload
+from sd_pipeline.openvino_unet import OpenVINOUNet
 from sd_pipeline.parts import Parts
 from sd_pipeline.record import Record
 from sd_pipeline.script import Conditions, Script
@@ -56,7 +57,7 @@ class Denoising:
 
     `batch_invariant`: the UNet is asked for one picture at a time, so that what stands beside a
     picture does not change its last digits. `offload`: the networks are on the device only while
-    they compute.
+    they compute. `openvino` computes in the UNet's place.
     """
 
     parts: Parts
@@ -64,6 +65,7 @@ class Denoising:
     dtype: torch.dtype
     batch_invariant: bool
     offload: Offload
+    openvino: OpenVINOUNet | None = None
 
     @torch.inference_mode()
     def __call__(
@@ -100,15 +102,18 @@ class Denoising:
 
         with ExitStack() as kept:  # what the steps have in common
             kept.enter_context(self.offload.using(self.parts.unet))
-            kept.enter_context(texts_kept(self.parts.unet))
             if record.reuse_features > 1:
                 stage.reuse = kept.enter_context(features_reused(self.parts.unet))
             if record.merge_tokens:
                 size = begun.x.shape[-2:]
                 kept.enter_context(tokens_merged(self.parts.unet, record.merge_tokens, size))
-            if self.device.type == "cpu":
-                lay_out_kernels(self.parts.unet)
-                kept.enter_context(freed_memory_kept())
+            if self.openvino is not None:
+                self.openvino.refresh()
+            else:
+                kept.enter_context(texts_kept(self.parts.unet))
+                if self.device.type == "cpu":
+                    lay_out_kernels(self.parts.unet)
+                    kept.enter_context(freed_memory_kept())
             return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
 
     def _begun(self, planned: Plan, noise: NoiseSource, source: Source | None) -> Beginning:
@@ -174,7 +179,7 @@ class Denoising:
                 now = stage.asked(rows, group)
                 layers, number = record.guidance.pag_layers, rows.num_perturbed * num_pictures
                 with perturbed_attention(self.parts.unet, layers, number):
-                    out: Tensor = self.parts.unet(
+                    out: Tensor = (self.openvino or self.parts.unet)(
                         latents,
                         timesteps,
                         now.hidden_states,

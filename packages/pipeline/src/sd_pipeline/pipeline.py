@@ -24,11 +24,12 @@ from sd_pipeline.edits import edit_of, img2img_source, inpaint_source, set_back
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.model import Model
 from sd_pipeline.offload import Offload
+from sd_pipeline.openvino_unet import Engine, OpenVINOUNet, check_convertible, check_engine
 from sd_pipeline.parts import Parts, build
 from sd_pipeline.picture import Picture
 from sd_pipeline.precision import resolve_dtype
 from sd_pipeline.preview import fit_preview
-from sd_pipeline.record import Record
+from sd_pipeline.record import Record, engine_versions
 from sd_pipeline.request import Img2Img, Inpaint, Outpaint, Txt2Img
 from sd_pipeline.seamless import seamless
 from sd_pipeline.settled import settled
@@ -62,8 +63,8 @@ class Pipeline:
     weights while they are used; ``shelf`` keeps the adapters that were opened. ``int8`` says that
     the UNet holds its weights in eight bits. ``tiny_vae`` draws in place of the autoencoder's
     decoder, which is not exact, and shows what a run aims at. ``offload``: the networks are in the
-    CPU's memory but while they compute, one at a time. Raises ``PipelineError`` for ``fuse`` with
-    ``int8``.
+    CPU's memory but while they compute, one at a time. ``openvino`` computes in the UNet's place.
+    Raises ``PipelineError`` for ``fuse`` with ``int8``.
     """
 
     parts: Parts
@@ -77,6 +78,7 @@ class Pipeline:
     int8: bool = False
     tiny_vae: TinyVAE | None = None
     offload: bool = False
+    openvino: OpenVINOUNet | None = None
     defaults: Defaults = Defaults()
     origin: Mapping[str, Any] = field(default_factory=dict)
     shelf: AdapterShelf = field(default_factory=AdapterShelf, compare=False, repr=False)
@@ -99,6 +101,7 @@ class Pipeline:
         variant: str | None = None,
         int8: bool = False,
         offload: bool = False,
+        engine: str = "torch",
     ) -> "Pipeline":
         """Open a folder, a file, or a model of the Hub, ready to draw.
 
@@ -115,6 +118,7 @@ class Pipeline:
             defaults=read_defaults(path),
             int8=int8,
             offload=offload,
+            engine=engine,
         )
 
     def check_prompt(self, prompt: str, adapters: Sequence[AdapterUse] = ()) -> PromptReport:
@@ -131,9 +135,12 @@ class Pipeline:
         Raises ``SamplerError`` for settings that the model's schedule cannot serve, and
         ``UNetInputError`` for layers to perturb that it has not, ``TextEncoderError`` for more
         layers to skip than it has, ``PipelineError`` for an adapter's file that is not there, for
-        a class that the model has not, and as `settled` for what is not for this model.
+        a class that the model has not, for what the engine cannot do, and as `settled` for what is
+        not for this model.
         """
         request = settled(request, self.parts.task)
+        if self.openvino is not None:
+            check_convertible(request, fuse=self.fuse)
         side = self.parts.unet.config.sample_size * self.factor
         width, height = request.width or side, request.height or side
         if isinstance(request, Img2Img):
@@ -183,6 +190,8 @@ class Pipeline:
             batch_invariant=self.batch_invariant,
             tiling=self.tiling,
             int8=self.int8,
+            engine=self.engine,
+            versions=engine_versions(self.engine),
             tiny_vae=None if self.tiny_vae is None else self.tiny_vae.path,
             tiny_vae_hash=None if self.tiny_vae is None else self.tiny_vae.sha256,
             **self.origin,
@@ -292,6 +301,11 @@ class Pipeline:
         return replace(self, tiny_vae=tiny)
 
     @property
+    def engine(self) -> Engine:
+        """What computes the UNet."""
+        return "torch" if self.openvino is None else "openvino"
+
+    @property
     def factor(self) -> int:
         """How many pixels a latent has on a side."""
         return self.parts.vae.config.downsampling
@@ -304,6 +318,7 @@ class Pipeline:
             dtype=self.dtype,
             batch_invariant=self.batch_invariant,
             offload=self._offload,
+            openvino=self.openvino,
         )
 
     @property
@@ -322,6 +337,7 @@ def load_pipeline(
     defaults: Defaults | None = None,
     int8: bool = False,
     offload: bool = False,
+    engine: str = "torch",
 ) -> Pipeline:
     """Open a model's folder, file, or what `open_model` made of one, on `device`.
 
@@ -329,9 +345,10 @@ def load_pipeline(
     as `resolve_dtype` has it. `attention` is a backend of sd_ops. `batch_invariant` is the
     pipeline's. `defaults` are, unless given, the path's own or else the family's. With `int8` the
     UNet's weights are held in eight bits a value, a quarter of fp32: not exact, and slower. With
-    `offload` networks are on `device` only while they compute; of a CPU it is nothing. Raises
-    `PipelineError` for a device or dtype that cannot be had, `AttentionUnavailable` for a backend
-    that cannot run there, and what `open_model` and `build` raise.
+    `offload` networks are on `device` only while they compute; of a CPU it is nothing. `engine`
+    "openvino" computes the UNet of a CPU by OpenVINO: the same numbers to rounding. Raises
+    `PipelineError` for a device, dtype or engine that cannot be had, `AttentionUnavailable` for a
+    backend that cannot run there, and what `open_model` and `build` raise.
     """
     place = resolve_device(device)
     if dtype != "auto":
@@ -340,6 +357,7 @@ def load_pipeline(
     opened = open_model(model) if isinstance(model, Path) else model
     precision = resolve_dtype(dtype, place, opened.unet.config)
     resolve_backend(attention, place, precision)
+    check_engine(engine, device=place, dtype=precision, attention=attention, int8=int8)
     parts = build(opened, dtype=precision, int8=int8)
     offloading = Offload(device=place, active=offload and place.type != "cpu")
     if not offloading.active:
@@ -349,6 +367,10 @@ def load_pipeline(
         with offloading.using(network):  # a backend is asked whether it runs where the weights are
             network.set_attention_backend(attention)
         use_fast_paths(network)
+    converts = engine == "openvino"
+    if converts:  # a graph is made of plain layers
+        use_fast_paths(parts.unet, False)
+        parts.unet.set_attention_backend("sdpa")
     return Pipeline(
         parts=parts,
         name=name or (path.resolve().name if path else "model"),
@@ -358,6 +380,7 @@ def load_pipeline(
         batch_invariant=batch_invariant,
         int8=int8,
         offload=offloading.active,
+        openvino=OpenVINOUNet(parts.unet) if converts else None,
         defaults=defaults or (path and read_defaults(path)) or _family_defaults(parts),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.autoencoding import Tiling
+from sd_pipeline.openvino_unet import Engine
 from sd_pipeline.request import Blend, Seamless, check_unicode
 from sd_pipeline.typed_values import read_values
 from sd_sampler import DiffusionConfig, GuidanceOptions, get_sampler
@@ -27,6 +28,11 @@ def versions() -> dict[str, str]:
     return {**{name: version(name) for name in packages}, **machine}
 
 
+def engine_versions(engine: Engine) -> dict[str, str]:
+    """Return the versions with an engine that computes, which is installed."""
+    return versions() if engine == "torch" else {**versions(), engine: version(engine)}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """Hold every setting of one picture.
@@ -38,6 +44,7 @@ class Record:
     `batch_seed` is the seed of its batch's first picture, and `batch_size` how many there were:
     what stands beside a picture may change its last digits, unless it is `batch_invariant`.
     `tiling` is that of the autoencoder; `int8`: the UNet's weights were held in eight bits;
+    `engine`: what computed the UNet;
     `tiny_vae`: what drew in place of the autoencoder's decoder, and the hash of its weights;
     `blend`, `seamless`, `clip_skip`, `reuse_features`, `merge_tokens` and `adapters` are the
     request's, the latter with their files' hashes. `class_name` is the class that was drawn, where
@@ -70,6 +77,7 @@ class Record:
     batch_invariant: bool = False
     tiling: Tiling = "auto"
     int8: bool = False
+    engine: Engine = "torch"
     tiny_vae: str | None = None
     tiny_vae_hash: str | None = None
     model_hash: str | None = None

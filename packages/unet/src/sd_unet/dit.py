@@ -102,24 +102,48 @@ class DiT(Block):
         Raises ``UNetInputError`` where ``added`` is given, which only SDXL's networks take, and for
         texts and classes as ``UNet`` does.
         """
+        check_told(self.config, latents, hidden_states, class_labels)
+        steering = self.steering(latents, timesteps, hidden_states, added, class_labels)
+        return self.steered(latents, steering, hidden_states)
+
+    def steering(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        hidden_states: Tensor | None = None,
+        added: AddedConditions | None = None,
+        class_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Return what every block is modulated by, (R * B, C): time, classes, the text's mean.
+
+        Arguments are those of ``forward``, but for ``added`` unchecked.
+        """
         if added is not None:
             raise UNetInputError("a DiT takes no added conditions: leave `added` out")
-        check_told(self.config, latents, hidden_states, class_labels)
         told = class_labels if hidden_states is None else hidden_states
         if told is not None:
-            latents, timesteps = as_many(latents, told), as_many(timesteps, told)
+            timesteps = as_many(timesteps, told)
+        sinusoids = sinusoidal_embedding(timesteps, _TIME_CHANNELS)
+        time_embedding: Tensor = self.time_embedding(sinusoids.to(latents.dtype))
+        if self.text_embedding is not None and hidden_states is not None:
+            time_embedding = time_embedding + self.text_embedding(hidden_states.mean(dim=1))
+        return with_classes(time_embedding, self.class_embedding, class_labels)
+
+    def steered(
+        self, latents: Tensor, steering: Tensor, hidden_states: Tensor | None = None
+    ) -> Tensor:
+        """Predict (R * B, C, H, W) from latents (B, C, H, W) and what ``steering`` gave for them.
+
+        Nearly all of the network's work: what other engines convert.
+        """
+        latents = as_many(latents, steering)
         patch, (height, width) = self.config.patch_size, latents.shape[-2:]
         x = self.conv_in(F.pad(latents, (0, -width % patch, 0, -height % patch)))
         rows, columns = x.shape[-2:]
         positions = _positions(rows, columns, self.config)
         tokens = rearrange(x, "b c h w -> b (h w) c") + positions.to(x)
-        sinusoids = sinusoidal_embedding(timesteps, _TIME_CHANNELS)
-        time_embedding = self.time_embedding(sinusoids.to(latents.dtype))
-        if self.text_embedding is not None and hidden_states is not None:
-            time_embedding = time_embedding + self.text_embedding(hidden_states.mean(dim=1))
-        time_embedding = with_classes(time_embedding, self.class_embedding, class_labels)
-        tokens = self._through_blocks(tokens, time_embedding, hidden_states)
-        shift, scale = self.modulation_out(F.silu(time_embedding))[:, None].chunk(2, dim=-1)
+        tokens = self._through_blocks(tokens, steering, hidden_states)
+        shift, scale = self.modulation_out(F.silu(steering))[:, None].chunk(2, dim=-1)
         patches = self.proj_out(_modulated(self.norm_out(tokens), shift, scale))
         out: Tensor = rearrange(
             patches, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=patch, q=patch

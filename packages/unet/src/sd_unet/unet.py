@@ -67,16 +67,40 @@ class UNet(nn.Module):
         texts or classes that are no multiple of the latents.
         """
         check_told(self.config, latents, hidden_states, class_labels)
+        steering = self.steering(latents, timesteps, hidden_states, added, class_labels)
+        return self.steered(latents, steering, hidden_states)
+
+    def steering(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        hidden_states: Tensor | None = None,  # noqa: ARG002  (a DiT's may be told by their mean)
+        added: AddedConditions | None = None,
+        class_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Return what every res block reads, (B, D) or (R * B, D): time, `added` and classes.
+
+        It is little work, and the only one that wants timesteps and sizes in float32. Arguments are
+        those of ``forward``, unchecked.
+        """
         time_embedding = self._embed_time(latents, timesteps, added)
-        time_embedding = with_classes(time_embedding, self.class_embedding, class_labels)
-        latents = as_many(latents, time_embedding)  # what is told is in the embedding already
+        return with_classes(time_embedding, self.class_embedding, class_labels)
+
+    def steered(
+        self, latents: Tensor, steering: Tensor, hidden_states: Tensor | None = None
+    ) -> Tensor:
+        """Predict (R * B, C, H, W) from latents (B, C, H, W) and what ``steering`` gave for them.
+
+        Nearly all of the network's work: what other engines convert.
+        """
+        latents = as_many(latents, steering)  # what is told is in it already
         x = self.conv_in(latents)
         skips = [x]
-        x, new_skips = self.down_blocks[0](x, time_embedding, hidden_states)
+        x, new_skips = self.down_blocks[0](x, steering, hidden_states)
         skips += new_skips
         below = self.below or self.through_below
-        x = below(x, time_embedding, hidden_states, skips)
-        x = self.up_blocks[-1](x, time_embedding, hidden_states, skips)
+        x = below(x, steering, hidden_states, skips)
+        x = self.up_blocks[-1](x, steering, hidden_states, skips)
         out: Tensor = self.conv_out(norm_silu(x, self.conv_norm_out))
         return out
 

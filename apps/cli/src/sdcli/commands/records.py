@@ -84,6 +84,10 @@ def replay(
         typer.Option(help="Another place of the tiny autoencoder that it was drawn through."),
     ] = None,
     offload: Offload = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="torch or openvino. [default: the one that computed the UNet]"),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Another device. [default: the one it was drawn on]")
     ] = None,
@@ -121,6 +125,9 @@ def replay(
         batch_invariant=record.batch_invariant,
         tiling=record.tiling,
         int8=record.int8,
+        engine=engine or record.engine,
+        # LoRAs ride on top of torch's alone; in the weights they are the same but for rounding.
+        fuse="openvino" in (engine, record.engine),
         offload=offload,
         tiny_vae=None if record.tiny_vae is None else tiny_vae or Path(record.tiny_vae),
     )

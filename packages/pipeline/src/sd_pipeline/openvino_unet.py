@@ -1,0 +1,192 @@
+"""The UNet computed by OpenVINO: converted once for each shape, the same numbers to rounding."""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sd_pipeline.errors import PipelineError
+from sd_pipeline.openvino_import import load_openvino
+from sd_pipeline.request import Txt2Img
+from sd_unet import AddedConditions, Backbone
+
+Engine = Literal["torch", "openvino"]
+ENGINES: tuple[Engine, ...] = ("torch", "openvino")
+
+_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+_ATTENTIONS = ("auto", "sdpa")
+_MOST_KEPT = 2  # a guided step's shape, and that of a step without; each has packed weights
+
+_State = tuple[tuple[tuple[int, int], ...], tuple[int, ...]]
+_Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """Tell of one conversion: the shape (B, C, h, w) of its latents, and seconds."""
+
+    latents: tuple[int, ...]
+    seconds: float
+
+
+class OpenVINOUNet:
+    """Stand for a UNet or a DiT on the CPU: called as it is, and answering what it does.
+
+    Each shape is converted and compiled at its first call; the two that were used last are kept.
+    Converted weights are the network's own memory, of which each that is kept has one packed copy.
+    What little is made of time, sizes and classes stays torch's: bfloat16 would not tell its steps
+    apart. ``conversions`` tells of all that there were.
+    """
+
+    def __init__(self, network: Backbone) -> None:
+        self._network = network
+        self._core: Any = load_openvino().Core()
+        self._kept: dict[_Shapes, Callable[[tuple[Tensor, ...]], Tensor]] = {}
+        self._state = _state(network)
+        self.conversions: list[Conversion] = []
+
+    def refresh(self) -> None:
+        """Forget what was converted of other weights, or with other hooks, than are there now.
+
+        To be called before a run; between it and the run's end nothing of the network may change.
+        """
+        state = _state(self._network)
+        if state != self._state:
+            self._kept.clear()
+            self._state = state
+
+    def __call__(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        hidden_states: Tensor | None = None,
+        added: AddedConditions | None = None,
+        class_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Predict as the network does, (R * B, C, H, W), in the type of the latents."""
+        steering = self._network.steering(latents, timesteps, hidden_states, added, class_labels)
+        given: tuple[Tensor, ...] = latents, steering
+        if hidden_states is not None:
+            given = *given, hidden_states
+        shapes = tuple(tuple(tensor.shape) for tensor in given)
+        compiled = self._kept.pop(shapes, None) or self._compiled(shapes)
+        self._kept[shapes] = compiled  # the last one is the latest
+        return compiled(given).to(latents.dtype)
+
+    def _compiled(self, shapes: _Shapes) -> Callable[[tuple[Tensor, ...]], Tensor]:
+        started = time.perf_counter()
+        while len(self._kept) >= _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _PRECISIONS[self._network.conv_in.weight.dtype],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        compiled = self._core.compile_model(_converted(self._network, shapes), "CPU", settings)
+        request, output = compiled.create_infer_request(), compiled.output(0)
+        seconds = time.perf_counter() - started
+        self.conversions.append(Conversion(latents=shapes[0], seconds=seconds))
+
+        def run(given: tuple[Tensor, ...]) -> Tensor:
+            # numpy has no bfloat16; the graph takes float32 and goes on in the network's type.
+            arrays = [tensor.detach().float().contiguous().numpy() for tensor in given]
+            return torch.from_numpy(request.infer(arrays, share_inputs=True)[output])
+
+        return run
+
+
+def check_engine(
+    engine: str, *, device: torch.device, dtype: torch.dtype, attention: str, int8: bool
+) -> None:
+    """Raise `PipelineError` for an engine that there is not, or that cannot do what is asked."""
+    if engine not in ENGINES:
+        raise PipelineError(f"engine is {engine!r}; it must be {' or '.join(ENGINES)}")
+    if engine == "torch":
+        return
+    if device.type != "cpu":
+        raise _refused(f"is for CPUs, and the device is {device}", "give --device cpu")
+    if dtype not in _PRECISIONS:
+        name = str(dtype).removeprefix("torch.")
+        raise _refused(f"computes in fp32 and bf16, not in {name}", "give --dtype fp32 or bf16")
+    if int8:
+        raise _refused("takes no weights that are held as int8", "leave out --int8")
+    if attention not in _ATTENTIONS:
+        raise _refused(f"has its own attention, not {attention!r}", "leave out --attention")
+    load_openvino()
+
+
+def check_convertible(request: Txt2Img, *, fuse: bool) -> None:
+    """Raise `PipelineError` for a request that changes the network in ways that stay torch's."""
+    if request.reuse_features > 1:
+        raise _refused("computes all of every step", "leave out --reuse-features")
+    if request.merge_tokens:
+        raise _refused("merges no tokens", "leave out --merge-tokens")
+    if request.guidance.pag_scale:
+        raise _refused("perturbs no attention", "leave out --pag")
+    for use in request.adapters:
+        if use.kind == "hypernetwork":
+            raise _refused(f"takes no hypernetworks, such as {use.file}", "leave it out")
+        if use.kind == "lora" and not fuse:
+            raise _refused(f"takes LoRAs, such as {use.file}, in the weights alone", "add --fuse")
+
+
+def _refused(what: str, mend: str) -> PipelineError:
+    return PipelineError(f"the engine openvino {what}: {mend}, or leave --engine at torch")
+
+
+class _Steered(nn.Module):
+    """What is converted: float32 in and out, the network's own type between."""
+
+    def __init__(self, network: Backbone) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *given: Tensor) -> Tensor:
+        dtype = self.network.conv_in.weight.dtype
+        return self.network.steered(*(tensor.to(dtype) for tensor in given)).float()
+
+
+def _converted(network: Backbone, shapes: _Shapes) -> Any:
+    """Return OpenVINO's graph of a network, of static shapes, over the same weights.
+
+    By the frontend itself: `openvino.convert_model` does the same, and sends telemetry. Raises
+    `PipelineError` for what OpenVINO does not know.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    # What inference mode makes cannot be traced.
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of shapes that become constants, as they are to
+        examples = tuple(torch.zeros(shape) for shape in shapes)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            _Steered(network), examples, strict=False, check_trace=False
+        )
+        decoder = TorchScriptPythonDecoder(traced, example_input=examples)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        try:
+            graph = frontend.convert(frontend.load(decoder))
+        except Exception as error:  # OpenVINO's own, in C++
+            line = str(error).strip().splitlines()[-1]
+            raise PipelineError(
+                f"OpenVINO does not convert this network ({line:.200}): leave --engine at torch"
+            ) from error
+    graph.reshape(dict(enumerate(shapes)))
+    return graph
+
+
+def _state(network: Backbone) -> _State:
+    """Return what changes when weights are written to, or hooks put on or taken off."""
+    weights = tuple(
+        (one.data_ptr(), 0 if one.is_inference() else one._version) for one in network.parameters()
+    )
+    hooks = tuple(
+        number
+        for module in network.modules()
+        for number in (*module._forward_pre_hooks, *module._forward_hooks)
+    )
+    return weights, hooks
