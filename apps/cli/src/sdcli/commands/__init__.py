@@ -46,7 +46,7 @@ def register(app: typer.Typer, asked: str | None = None) -> None:
 
     Reading the options of all takes as long as loading the embedded model.
     """
-    names = [asked] if asked in _COMMANDS else list(_COMMANDS)
+    names = [name for name in _COMMANDS if name == asked] or list(_COMMANDS)
     # With one command alone, and no callback, there would be no names of commands at all.
     app.callback()(_nothing)
     for name in names:
