@@ -6,6 +6,7 @@ from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.animation import ANIMATIONS, animation_bytes
 from sd_pipeline.autoencoding import Tiling, check_tiling, decode_latents, encode_pixels
 from sd_pipeline.classes import Classes
+from sd_pipeline.defaults import Defaults, read_defaults
 from sd_pipeline.denoising import OnStep, Step
 from sd_pipeline.depth import read_depth
 from sd_pipeline.errors import PipelineError
@@ -35,13 +36,7 @@ from sd_pipeline.picture import Picture, check_out, save_picture
 from sd_pipeline.picture_file import check_fits, sheet_bytes
 from sd_pipeline.picture_format import PictureFormat
 from sd_pipeline.picture_opener import PictureError, decode_picture, open_picture
-from sd_pipeline.pipeline import (
-    Defaults,
-    Pipeline,
-    load_pipeline,
-    read_defaults,
-    resolve_device,
-)
+from sd_pipeline.pipeline import Pipeline, load_pipeline, resolve_device
 from sd_pipeline.precision import DTYPES, name_of, resolve_dtype
 from sd_pipeline.preview import Preview, fit_preview
 from sd_pipeline.record import Record

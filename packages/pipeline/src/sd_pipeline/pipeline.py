@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sd_checkpoint import load_json
 from sd_ops import resolve_backend, use_fast_paths
 from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.adapting import AdapterShelf
@@ -19,6 +18,7 @@ from sd_pipeline.begin import Source
 from sd_pipeline.class_script import class_script
 from sd_pipeline.classes import class_asked
 from sd_pipeline.conditions import check_clip_skip, check_prompt
+from sd_pipeline.defaults import Defaults, family_defaults, read_defaults
 from sd_pipeline.denoising import Denoising, OnStep, plan_of
 from sd_pipeline.edits import edit_of, img2img_source, inpaint_source, set_back
 from sd_pipeline.errors import PipelineError
@@ -38,19 +38,6 @@ from sd_pipeline.tiny_vae import TinyVAE, open_tiny_vae
 from sd_sampler import parse_sampler, parse_schedule
 from sd_textenc import PromptReport
 from sd_unet import features_reused, self_attentions, tokens_merged
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Defaults:
-    """What a request that leaves it open gets: a model's `sampling.json`.
-
-    `upscale_strength` is what a picture that is enlarged is best drawn over with. A model that has
-    seen one size alone wants less: it fills what is larger with more things.
-    """
-
-    num_steps: int = 20
-    guidance_scale: float = 7.5
-    upscale_strength: float = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +66,7 @@ class Pipeline:
     tiny_vae: TinyVAE | None = None
     offload: bool = False
     openvino: OpenVINOUNet | None = None
-    defaults: Defaults = Defaults()
+    defaults: Defaults = field(default_factory=Defaults)
     origin: Mapping[str, Any] = field(default_factory=dict)
     shelf: AdapterShelf = field(default_factory=AdapterShelf, compare=False, repr=False)
 
@@ -381,7 +368,7 @@ def load_pipeline(
         int8=int8,
         offload=offloading.active,
         openvino=OpenVINOUNet(parts.unet) if converts else None,
-        defaults=defaults or (path and read_defaults(path)) or _family_defaults(parts),
+        defaults=defaults or (path and read_defaults(path)) or family_defaults(parts),
     )
 
 
@@ -400,22 +387,3 @@ def resolve_device(name: str) -> torch.device:
             "try --device cpu or auto"
         ) from error
     return device
-
-
-def _family_defaults(parts: Parts) -> Defaults:
-    return Defaults(guidance_scale=parts.family.guidance_scale)
-
-
-def read_defaults(folder: Path) -> Defaults | None:
-    """Return what a model's `sampling.json` says, None where there is none."""
-    path = folder / "sampling.json"
-    if not path.is_file():
-        return None
-    values = load_json(path)
-    try:
-        return Defaults(**values)
-    except TypeError as error:
-        raise PipelineError(
-            f"{path} holds {', '.join(values)}; it may hold num_steps, guidance_scale and "
-            "upscale_strength"
-        ) from error

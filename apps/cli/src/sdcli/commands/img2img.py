@@ -225,7 +225,7 @@ def upscale(
 
 def _strength_of(model: ModelOptions) -> float:
     """Return the strength that a model's pictures are best drawn over with."""
-    from sd_pipeline.pipeline import Defaults, read_defaults
+    from sd_pipeline import Defaults, read_defaults
 
     stated = read_defaults(locate_model(model.model, variant=model.variant))
     return (stated or Defaults()).upscale_strength
