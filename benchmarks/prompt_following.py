@@ -17,8 +17,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from textwrap import wrap
 
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from scene_reader import (
     BACKGROUNDS,
@@ -50,6 +52,8 @@ from sd_scenes.relations import LEFT, RIGHT
 from sd_train import SampleSettings
 from sd_train.config import WeightingSettings
 from sd_train.tasks.denoising import Denoising
+
+_MOST_SHOWN = 32
 
 Verdict = dict[str, bool]
 Combination = tuple[object, ...]
@@ -158,6 +162,19 @@ def table(verdicts: Iterable[Verdict]) -> dict[str, str]:
     }
 
 
+def failures_sheet(wrong: Sequence[tuple[Image.Image, str]], columns: int = 8) -> Figure:
+    """Lay pictures that were read as wrong out, each above its prompt and what is said of it."""
+    rows = max(1, -(-len(wrong) // columns))
+    figure = Figure(figsize=(1.6 * columns, 2.1 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (image, title) in zip(axes, wrong, strict=False):
+        axis.imshow(image)
+        axis.set_title("\n".join(wrap(title, 28)), y=-0.02, va="top", fontsize=6)
+    return figure
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the model that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -170,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="the model's own otherwise")
     parser.add_argument("--guidance", type=float, help="the model's own otherwise")
     parser.add_argument("--failures", type=Path, help="a .jsonl file to list wrong pictures in")
+    parser.add_argument("--sheet", type=Path, help="a PNG of the first 32 wrong pictures")
     options = parser.parse_args(arguments)
     reader = SceneReader().eval()
     reader.load_state_dict(dict(Checkpoint.open(options.reader)))
@@ -183,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         guidance_scale=options.guidance or pipeline.defaults.guidance_scale,
     )
     draw = Denoising(pipeline.parts, WeightingSettings())
-    verdicts, wrong = [], []
+    verdicts, wrong, shown = [], [], list[tuple[Image.Image, str]]()
     prompts = unseen_prompts(options.seed, options.count, options.unseen)
     for first in range(0, len(prompts), options.batch_size):
         asked_now = prompts[first : first + options.batch_size]
@@ -196,9 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not all(verdict.values()):
                 failed = [name for name, good in verdict.items() if not good]
                 wrong.append({"prompt": prompt.text, "seed": seed + number, "wrong": failed})
+                shown.append((images[number], f"{prompt.text} (wrong: {', '.join(failed)})"))
         print(len(verdicts), json.dumps(table(verdicts)), flush=True)
     if options.failures is not None:
         options.failures.write_text("".join(json.dumps(one) + "\n" for one in wrong))
+    if options.sheet is not None:
+        failures_sheet(shown[:_MOST_SHOWN]).savefig(options.sheet, dpi=150)
     print("model", json.dumps(table(verdicts)))
 
 

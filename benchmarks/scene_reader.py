@@ -87,6 +87,8 @@ class SceneReader(nn.Module):
         )
         self.maps = nn.Conv2d(wide, len(THING_NAMES), 1)
         self.counts = nn.Parameter(torch.randn(len(THING_NAMES), wide + 2, MAX_COUNT + 1) * 0.02)
+        # What is there at all is soon seen in the whole; where, and how often, takes the maps.
+        self.seen = nn.Linear(3 * wide, len(THING_NAMES) * (MAX_COUNT + 1))
         self.colours = nn.Sequential(
             nn.Linear(wide, wide), nn.SiLU(), nn.Linear(wide, len(COLOURS))
         )
@@ -101,14 +103,17 @@ class SceneReader(nn.Module):
         maps = self.maps(features).flatten(2)
         shares = maps.softmax(-1)
         there = shares @ features.flatten(2).transpose(1, 2)
-        mass = torch.stack([maps.sigmoid().mean(-1), maps.amax(-1) / 8], dim=-1)
+        mass = torch.stack([maps.sigmoid().sum(-1) / 16, maps.amax(-1) / 4], dim=-1)
         columns = torch.arange(features.shape[-1], device=maps.device) + 0.5
         columns = columns.repeat(features.shape[-2]) / features.shape[-1]
         # Quarters of the height: a mat lies below, a sky above.
         strips = F.adaptive_avg_pool2d(features, (4, 1)).flatten(1)
         whole = self.whole(strips)
+        flat = features.flatten(2)
+        seen = self.seen(torch.cat([flat.mean(-1), flat.amax(-1), flat.std(-1)], dim=-1))
+        counts = torch.einsum("btc,tcn->btn", torch.cat([there, mass], dim=-1), self.counts)
         return Reading(
-            counts=torch.einsum("btc,tcn->btn", torch.cat([there, mass], dim=-1), self.counts),
+            counts=counts + seen.unflatten(-1, (len(THING_NAMES), MAX_COUNT + 1)),
             colours=self.colours(there),
             across=(shares * columns).sum(-1),
             places=self.places(whole),
@@ -260,7 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             done += 1
             if done % 100 == 0:
                 rate = done * options.batch_size / (time.perf_counter() - begun)
-                print(f"step {done} of {steps}  loss {float(error):.3f}  {rate:.0f} pictures/s")
+                told = f"step {done} of {steps}  loss {float(error.detach()):.3f}"
+                print(f"{told}  {rate:.0f} pictures/s", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(options.out, reader.state_dict())
     scenes = [make_scene(HELD_OUT_SEED, i, two_coloured=0.3)[0] for i in range(options.held_out)]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from sd_scenes import EvalPrompt, Group, Scene, eval_prompts, make_scene, write_folder
 from sd_scenes.relations import LEFT, RIGHT
@@ -100,12 +101,14 @@ def test_a_reader_learns_and_the_model_is_measured_by_it(
     small = ["--epochs", "1", "--batch-size", "16", "--held-out", "8"]
     scene_reader.main(["--data", str(tmp_path / "data"), "--out", str(file), *small])
     assert "reads right: counts" in capsys.readouterr().out
-    wrong = tmp_path / "wrong.jsonl"
+    wrong, sheet = tmp_path / "wrong.jsonl", tmp_path / "wrong.png"
     what = ["--reader", str(file), "--model", str(tiny_model), "--failures", str(wrong)]
-    prompt_following.main([*what, "--count", "2", "--steps", "1"])
+    prompt_following.main([*what, "--count", "2", "--steps", "1", "--sheet", str(sheet)])
     out = capsys.readouterr().out
     assert '"all": ' in out.splitlines()[-1]
     assert len(wrong.read_text().splitlines()) == 2
+    with Image.open(sheet) as picture:
+        assert picture.width > 1000
 
 
 def test_prompts_that_a_folder_answers_are_passed_over(tmp_path: Path) -> None:
