@@ -1,10 +1,12 @@
 """A model of every part at a few thousand parameters, with random weights."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from sd_pipeline import Classes, Parts, Scheduler
+from sd_adapters import Lora, LoraConfig, save_loras
+from sd_pipeline import Classes, Parts, Scheduler, load_unet
 from sd_sampler import DiffusionConfig
 from sd_textenc import CLIPTextConfig, CLIPTextEncoder, train_tokenizer
 from sd_unet import DiT, DiTConfig, UNet, UNetConfig
@@ -100,3 +102,15 @@ def _told(network: UNet | DiT) -> UNet | DiT:
                 parameter.normal_(std=0.1)
         network.class_embedding.weight.normal_()
     return network.eval()
+
+
+def write_lora(model: Path, path: Path) -> Path:
+    """Write a LoRA of a tiny model's folder that changes its pictures, and return where it lies."""
+    torch.manual_seed(0)
+    config = LoraConfig(rank=2, targets=("to_k", "conv1"))
+    lora = Lora.create(load_unet(model / "unet"), config)
+    with torch.no_grad():
+        for parameter in lora.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    save_loras(path, [lora])
+    return path

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sd_adapters import AdapterError, Lora, LoraConfig, save_loras
+from sd_adapters import AdapterError
 from sd_checkpoint import CheckpointError, skeleton
 from sd_ops import hold_as_int8, int8_values
 from sd_pipeline import (
@@ -27,6 +27,7 @@ from sd_pipeline.folder import open_unet
 from sd_pipeline.parts import build_unet
 from sd_unet import UNet, sd15
 from sdcli.main import run
+from tests.tiny_model import write_lora
 
 SETTINGS = {"prompt": "a cat on a mat", "num_steps": 3, "seed": 1}
 
@@ -122,15 +123,7 @@ def test_the_picture_differs_is_told_and_comes_again(held: Pipeline, tiny_model:
 
 @pytest.fixture(scope="module")
 def ink(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = LoraConfig(rank=2, targets=("to_k", "conv1"))
-    lora = Lora.create(load_unet(tiny_model / "unet"), config)
-    with torch.no_grad():
-        for parameter in lora.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    path = tmp_path_factory.mktemp("adapters") / "ink.safetensors"
-    save_loras(path, [lora])
-    return path
+    return write_lora(tiny_model, tmp_path_factory.mktemp("adapters") / "ink.safetensors")
 
 
 def test_a_lora_rides_on_top_and_is_gone_afterwards(held: Pipeline, ink: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sd_adapters import Lora, LoraConfig, save_loras
 from sd_pipeline import (
     AdapterUse,
     OpenVINOUNet,
@@ -27,7 +26,7 @@ from sd_pipeline import (
 from sd_sampler import GuidanceOptions
 from sd_unet import AddedConditions, Backbone, UNet, sdxl
 from sdcli.main import run
-from tests.tiny_model import tiny_class_parts, tiny_parts, tiny_text_and_class_parts
+from tests.tiny_model import tiny_class_parts, tiny_parts, tiny_text_and_class_parts, write_lora
 
 installed = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is an extra")
 SETTINGS = {"prompt": "a cat on a mat", "num_steps": 3, "seed": 1}
@@ -45,14 +44,7 @@ def plain(tiny_model: Path) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def ink(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterUse:
-    torch.manual_seed(0)
-    config = LoraConfig(rank=2, targets=("to_k", "conv1"))
-    lora = Lora.create(load_unet(tiny_model / "unet"), config)
-    with torch.no_grad():
-        for parameter in lora.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    path = tmp_path_factory.mktemp("adapters") / "ink.safetensors"
-    save_loras(path, [lora])
+    path = write_lora(tiny_model, tmp_path_factory.mktemp("adapters") / "ink.safetensors")
     return AdapterUse(kind="lora", file=str(path))
 
 

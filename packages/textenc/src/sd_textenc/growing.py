@@ -31,9 +31,8 @@ def with_words(
     config = replace(
         encoder.config, vocab_size=max(tokenizer.vocab_size, encoder.config.vocab_size)
     )
-    name = "token_embedding.weight"
     state = encoder.model.state_dict()
-    key = next(key for key in state if key.endswith(name))
+    key = next(key for key in state if key.endswith("token_embedding.weight"))
     rows = torch.zeros(config.vocab_size, config.hidden_size, dtype=state[key].dtype)
     rows[: len(state[key])] = state[key]
     known = rows[[old.tokenize(word)[0] for word in sorted(old.words or ()) if _whole(old, word)]]
