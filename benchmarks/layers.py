@@ -3,9 +3,11 @@
     uv run python benchmarks/layers.py                 # float32, two samples at 512 x 512
     uv run python benchmarks/layers.py --dtype bf16
     uv run python benchmarks/layers.py --kept          # with what `freed_memory_kept` does
+    uv run python benchmarks/layers.py --threads 1     # where other programs run, too
 
 Each is run alone, in turns over all paths of a shape, and the median told in GFLOP/s of the sums as
-they stand: Winograd's may be above what the machine can do.
+they stand: Winograd's may be above what the machine can do. With one thread it is that thread's own
+time which counts, so that what else the machine does hardly matters.
 """
 
 import argparse
@@ -95,12 +97,13 @@ def attention_paths(queries: int, keys: int, width: int, dtype: torch.dtype) -> 
 def seconds(paths: Paths, rounds: int) -> dict[str, float]:
     """Return the median of each path, all taking turns."""
     found: dict[str, list[float]] = {name: [] for name in paths}
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     for number in range(rounds + 1):
         for name, path in paths.items():
-            started = time.perf_counter()
+            started = clock()
             path()
             if number:  # the first is to warm up
-                found[name].append(time.perf_counter() - started)
+                found[name].append(clock() - started)
     return {name: statistics.median(times) for name, times in found.items()}
 
 
@@ -109,10 +112,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--kept", action="store_true", help="keep freed memory, as a run of steps does"
     )
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     with freed_memory_kept() if arguments.kept else nullcontext():
         tell(DTYPES[arguments.dtype], arguments)
 

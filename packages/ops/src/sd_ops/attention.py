@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sd_ops.limits import limits
+
 __all__ = ["ATTENTION_BACKENDS", "AttentionUnavailable", "attention", "resolve_backend"]
 
 ATTENTION_BACKENDS = ("auto", "xformers", "sdpa", "chunked")
 
 # Scores held at once by `chunked`: 2**24 float32 values are 64 MiB.
 _MAX_CHUNK_SCORES = 2**24
-_ROWS = 1024  # of one head's scores
+_ROWS = 1024  # of one head's scores, at once
 _XFORMERS_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -103,13 +105,11 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _slow(q: Tensor, k: Tensor) -> bool:
-    """Tell where torch's own attention is slower than plain products: in bfloat16 on the CPU.
-
-    Measured on two AVX-512 cores, 2 x 8 heads: 4096 x 4096 x 40 in 350 ms against 250, and
-    1024 x 1024 x 80 in 36 against 25; with a text's 77 keys, or in float32, it is the faster one.
-    """
-    enough = q.shape[2] >= _ROWS and k.shape[2] >= _ROWS
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and enough and not _wants_grad(q, k)
+    """Tell where torch's own attention is slower than plain products (see `sd_ops.limits`)."""
+    if q.device.type != "cpu":
+        return False
+    enough = min(q.shape[2], k.shape[2]) >= limits(q.dtype).min_rows
+    return enough and not _wants_grad(q, k)
 
 
 def _wants_grad(*tensors: Tensor) -> bool:

@@ -3,20 +3,7 @@
 `use_fast_paths` says that they may. Everything here gives the numbers of torch's own layers to
 rounding, and leaves state dicts, hooks and gradients as they are.
 
-The limits below are measured (`python benchmarks/layers.py`), on two AVX-512 cores of an EPYC:
-GFLOP/s of SD 1.5's shapes at 512 x 512, two samples.
-
-- float32, of 235 at most: `F.linear` 110 to 165, the same as a 1x1 convolution 185 to 210. 3x3
-  convolutions 210, by Winograd 400 at 64 x 64, 350 at 32 x 32 and 230 at 16 x 16 of those that are
-  counted; at 8 x 8, where reading the kernel takes the time, 90 and as one product 140.
-- float32 with gradients, one sample, both ways: linear layers 160 to 195, as convolutions 200 to
-  220 from 1,024 tokens on, and no slower at 256. 3x3 convolutions, for the result, x and the
-  kernel: 320 channels at 64 x 64 in 35, 36 and 42 ms, by Winograd 25, 25 and 20, the kernel's
-  transforms among them; 640 at 32 x 32 in 35, 36 and 40, by Winograd 28 each; at 16 x 16 it is the
-  slower one.
-- bfloat16, of 515: `F.linear` 330 at 2,048 tokens and more, as a convolution 400; with fewer tokens
-  and many channels it is the other way round. 3x3 convolutions 515, at 8 x 8 210 and as one product
-  370.
+From what sizes on which path is taken is told by `sd_ops.limits`, for the processor at hand.
 
 A kernel is turned to channels_last at its first use. oneDNN would turn it at every call: SD 1.5's
 step spent a twentieth of its time on that.
@@ -28,18 +15,13 @@ from torch import Tensor, nn
 
 from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.int8 import int8_values
+from sd_ops.limits import limits
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import conv_winograd, num_tiles
 
 __all__ = ["Conv2d", "Linear", "lay_out_kernels", "use_fast_paths"]
 
-# For a linear layer as a convolution: fewer are too little work to be worth it.
-_MIN_TOKENS = {torch.float32: 64, torch.bfloat16: 2048}
-_MIN_TOKENS_TO_LEARN = {torch.float32: 256}
 _MIN_CHANNELS = 64
-# For Winograd: with fewer, transforming the kernel takes too long.
-_MIN_TILES, _MIN_TILES_TO_LEARN = 32, 64
-_MAX_PIXELS = 256  # for one product
 
 
 class Linear(nn.Linear):
@@ -53,8 +35,8 @@ class Linear(nn.Linear):
         if not self.fast or not _may(x, weight):
             return F.linear(x, weight, self.bias)
         num_tokens, learns = x.numel() // x.shape[-1], torch.is_grad_enabled()
-        limits = _MIN_TOKENS_TO_LEARN if learns else _MIN_TOKENS
-        if num_tokens < limits.get(x.dtype, num_tokens + 1):
+        known = limits(x.dtype)
+        if num_tokens < (known.min_tokens_to_learn if learns else known.min_tokens):
             return F.linear(x, weight, self.bias)
         picture = x.reshape(1, 1, num_tokens, x.shape[-1]).permute(0, 3, 1, 2)
         kernel = weight[:, :, None, None]
@@ -77,14 +59,14 @@ class Conv2d(nn.Conv2d):
             return self._plainly(x, weight)
         x, learns = x.contiguous(memory_format=torch.channels_last), torch.is_grad_enabled()
         weight = self.laid_out(weight)
-        if self._is_plain(weight.dtype):
+        if self._is_plain():
             padding = int(self.padding[0])
             if self._takes_winograd(x):
                 convolve = winograd_convolution if learns else conv_winograd
                 return convolve(x, weight, self.bias, padding)
             stride = self.stride[0], self.stride[1]
-            few = num_pixels(x, self.kernel_size, stride, padding) <= _MAX_PIXELS
-            if few and not learns:
+            number = num_pixels(x, self.kernel_size, stride, padding)
+            if number <= limits(x.dtype).max_pixels and not learns:
                 return conv_unfolded(x, weight, self.bias, stride, padding)
         if learns and self._is_simple() and _is_frozen(weight, self.bias):
             assert not isinstance(self.padding, str)
@@ -109,11 +91,10 @@ class Conv2d(nn.Conv2d):
             held.data = held.data.contiguous(memory_format=last)
         return weight if values is None else self.weight
 
-    def _is_plain(self, dtype: torch.dtype) -> bool:
+    def _is_plain(self) -> bool:
         """Whether this is a convolution of the kind that the networks spend their time on."""
         return (
-            dtype in _MIN_TOKENS
-            and self.kernel_size == (3, 3)
+            self.kernel_size == (3, 3)
             and self._is_simple()
             and self.padding in ((0, 0), (1, 1))
             and min(self.in_channels, self.out_channels) >= _MIN_CHANNELS
@@ -124,8 +105,9 @@ class Conv2d(nn.Conv2d):
         return zeros and self.groups == 1 and self.dilation == (1, 1)
 
     def _takes_winograd(self, x: Tensor) -> bool:
-        enough = _MIN_TILES_TO_LEARN if torch.is_grad_enabled() else _MIN_TILES
-        return x.dtype == torch.float32 and self.stride == (1, 1) and num_tiles(x.shape) >= enough
+        known = limits(x.dtype)
+        enough = known.min_tiles_to_learn if torch.is_grad_enabled() else known.min_tiles
+        return self.stride == (1, 1) and num_tiles(x.shape) >= enough
 
 
 def use_fast_paths(module: nn.Module, fast: bool = True) -> None:

@@ -1,0 +1,108 @@
+"""Which path is best from what size on: a table of what was measured, by processor and type.
+
+Measured by `python benchmarks/layers.py` at SD 1.5's shapes, two samples, in GFLOP/s.
+
+Two AVX-512 cores of an AMD EPYC with bfloat16 products:
+
+- float32, of 235 at most: `F.linear` 110 to 165, the same as a 1x1 convolution 185 to 210, both
+  ways 160 to 195 and 200 to 220 from 1,024 tokens on, and no slower at 256. 3x3 convolutions 210,
+  by Winograd 400 at 64 x 64, 350 at 32 x 32 and 230 at 16 x 16 of those that are counted; at 8 x
+  8, where reading the kernel takes the time, 90 and as one product 140. With gradients, one
+  sample, for the result, x and the kernel: 320 channels at 64 x 64 in 35, 36 and 42 ms, by
+  Winograd 25, 25 and 20, the kernel's transforms among them; 640 at 32 x 32 in 35, 36 and 40, by
+  Winograd 28 each; at 16 x 16 it is the slower one.
+- bfloat16, of 515: `F.linear` 330 at 2,048 tokens and more, as a convolution 400; with fewer
+  tokens and many channels it is the other way round. 3x3 convolutions 515, at 8 x 8 210 and as one
+  product 370. Attention: 4096 x 4096 x 40 in 350 ms, by rows 250; 1024 x 1024 x 80 in 36, by rows
+  25.
+
+One core of an Intel Xeon with AMX:
+
+- float32, of 140: `F.linear` and a 1x1 convolution are within each other's noise. 3x3 convolutions
+  100 to 135, by Winograd 287, 247 and 123 at 64 x 64, 32 x 32 and 16 x 16; at 8 x 8 82, as one
+  product 106.
+- bfloat16, of 1,300: `F.linear` 330 to 910; as a convolution 7 % more where 320 or 640 channels
+  become as many, else 7 to 40 % less. 3x3 convolutions 1,190 and 980 at 64 x 64 and 32 x 32; 540
+  and as one product 650 at 16 x 16, 322 and 654 at 12 x 12, 266 and 466 at 8 x 8. Attention in
+  torch's one kernel, which multiplies in tiles: 140 to 160 (width 40), 250 to 280 (80); by rows 60
+  and 160.
+
+Other processors have no products of bfloat16, and nothing was measured on one: in float32 they are
+taken for the EPYC, whose limits hang on how many sums there are, and in bfloat16 all is torch's
+own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+import torch
+
+__all__ = ["PROCESSORS", "Limits", "limits", "processor"]
+
+NEVER = 2**62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """From what size on a path is taken, or up to which: for one processor and one type.
+
+    Winograd's are of float32 alone: in halves its transforms would lose digits.
+    """
+
+    min_tokens: int = NEVER
+    """Of a linear layer as a 1x1 convolution: fewer are too little work to be worth it."""
+
+    min_tokens_to_learn: int = NEVER
+    """The same where gradients are wanted."""
+
+    max_pixels: int = 0
+    """Of a 3x3 convolution as one product, all pictures' together."""
+
+    min_rows: int = NEVER
+    """Of queries and of keys, for attention by plain products."""
+
+    min_tiles: int = NEVER
+    """For Winograd: with fewer, transforming the kernel takes too long."""
+
+    min_tiles_to_learn: int = NEVER
+
+
+_FLOAT32 = Limits(
+    min_tokens=64, min_tokens_to_learn=256, max_pixels=256, min_tiles=32, min_tiles_to_learn=64
+)
+_TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
+    {
+        "amx": {
+            torch.float32: Limits(max_pixels=256, min_tiles=32, min_tiles_to_learn=64),
+            torch.bfloat16: Limits(max_pixels=512),
+        },
+        "avx512_bf16": {
+            torch.float32: _FLOAT32,
+            torch.bfloat16: Limits(min_tokens=2048, max_pixels=256, min_rows=1024),
+        },
+        "other": {torch.float32: _FLOAT32},
+    }
+)
+PROCESSORS = tuple(_TABLE)
+_PLAINLY = Limits()
+
+
+@cache
+def processor() -> str:
+    """Return which of `PROCESSORS` this one is like, by the products that it offers."""
+    if _offers("amx_tile"):
+        return "amx"
+    return "avx512_bf16" if _offers("avx512_bf16") else "other"
+
+
+def limits(dtype: torch.dtype) -> Limits:
+    """Return this processor's limits in a type; where there are none, all is torch's own."""
+    return _TABLE[processor()].get(dtype, _PLAINLY)
+
+
+def _offers(unit: str) -> bool:
+    # Names of torch's own, without which nothing is known of the processor.
+    asked = getattr(torch.cpu, f"_is_{unit}_supported", None)
+    return asked is not None and bool(asked())
