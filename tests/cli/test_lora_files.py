@@ -252,6 +252,41 @@ def test_a_file_of_diffusers_layout_is_read_as_one_of_kohyas(
     assert all(torch.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
 
 
+def test_what_is_made_is_written_in_diffusers_layout_too(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "a.safetensors", 3, rank=2)
+    changes: dict[str, dict[str, Tensor]] = {}
+    for name, (_, owner, key) in PLACES.items():
+        changes.setdefault(owner, {})[key] = additions(file)[name]
+    tuned = changed(tiny_model, tmp_path / "tuned", changes)
+    made, back = tmp_path / "made.safetensors", tmp_path / "back.safetensors"
+    of_names = ("--layout", "diffusers", "--model", tiny_model)
+    for command in (
+        ("extract", tiny_model, tuned, "--rank", 2, "--layout", "diffusers"),
+        ("merge", file, *of_names),
+        ("resize", file, "--rank", 2, *of_names),
+    ):
+        told(capsys, *command, "--out", made, "--overwrite")
+        assert f"unet.{ATTENTION}.lora_A.weight" in load_file(made)
+        told(capsys, "convert", made, back, "--layout", "kohya", "--overwrite")
+        found, wanted = additions(back), additions(file)
+        assert found.keys() == wanted.keys()
+        assert all(torch.allclose(found[name], wanted[name], atol=1e-4) for name in wanted)
+
+
+def test_towers_without_text_model_in_their_names_are_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, bare = write(tmp_path / "a.safetensors", 1), tmp_path / "bare.safetensors"
+    tensors = {key.replace("_text_model", ""): tensor for key, tensor in load_file(file).items()}
+    save_file(tensors, bare)
+    out = tmp_path / "out.safetensors"
+    told(capsys, "merge", f"{file}:1", f"{bare}:-1", "--out", out)
+    assert len(additions(out)) == len(PLACES)
+    assert all(addition.abs().max() < 1e-4 for addition in additions(out).values())
+
+
 def test_sdxl_has_the_names_of_kohyas_files_in_both_towers_and_back(
     sdxl_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,7 +44,7 @@ def open_lora(path: Path, *, first_of_two: bool | None = None) -> LoraFile:
     so if the file has the second. Raises `CommandError` for a file that holds none,
     `CheckpointError` for one that is broken, and what `describe_lora` raises.
     """
-    from sd_adapters import describe_lora, from_diffusers, is_diffusers
+    from sd_adapters import describe_lora, from_diffusers, is_diffusers, with_text_model
     from sd_adapters.peft_config import with_config_beside
     from sd_checkpoint import Checkpoint
 
@@ -57,6 +57,10 @@ def open_lora(path: Path, *, first_of_two: bool | None = None) -> LoraFile:
         if first_of_two is None:
             first_of_two = any(key.startswith(_SECOND_TOWER) for key in file)
         tensors = from_diffusers(file, said, "lora_te1" if first_of_two else "lora_te")
+    else:
+        names = {key: with_text_model(key.partition(".")[0]) for key in file}
+        if any(not key.startswith(f"{name}.") for key, name in names.items()):
+            tensors = {f"{names[key]}.{key.partition('.')[2]}": file[key] for key in file}
     metadata = {_encodable(key): _encodable(text) for key, text in said.items()}
     info = replace(describe_lora(tensors, metadata), layout=layout)
     # Names go into other files' headers, and onto terminals.

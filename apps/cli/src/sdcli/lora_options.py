@@ -22,6 +22,22 @@ Stored = Annotated[
     str,
     typer.Option("--dtype", help="fp32, fp16, bf16, or keep the type that the input has."),
 ]
+Layout = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        help="kohya, which the web UIs read, or diffusers (PEFT's), which holds plain LoRAs and "
+        "DoRAs alone, with alpha in the weights.",
+    ),
+]
+MadeFor = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="A model that it was made for, whose layers' names are needed for diffusers' layout, "
+        "and for kohya's of SDXL. [default: scenes for the former]",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is written to if it exists.")
 ]

@@ -4,6 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from sdcli.errors import CommandError
+from sdcli.models import open_named
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _TEXT_BODY = "text_model"
 _COMPONENTS = ("text_encoder", "text_encoder_2")
+_LAYOUTS = ("kohya", "diffusers")
+_EMBEDDED = "scenes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +52,29 @@ class Places:
         """Rename layers from our names to those of kohya's files for this family."""
         names = {ours: alias for alias, ours in self.aliases.items()} if self.is_sdxl else {}
         return _renamed(tensors, names)
+
+    def laid_out(self, tensors: "Mapping[str, Tensor]", layout: str) -> "dict[str, Tensor]":
+        """Write layers of our names in a layout; raises what `to_diffusers` raises."""
+        from sd_adapters import to_diffusers
+
+        return self.kohya(tensors) if layout == "kohya" else to_diffusers(tensors, self.paths)
+
+
+def check_layout(layout: str) -> None:
+    """Raise `CommandError` unless there is such a layout of LoRA files."""
+    if layout not in _LAYOUTS:
+        raise CommandError(f"--layout is {layout!r}; it must be {' or '.join(_LAYOUTS)}")
+
+
+def places_for(layout: str, model: str | None) -> Places | None:
+    """Find the layers of a model named, or of the embedded one where a layout needs one's names.
+
+    Raises `CommandError` where `check_layout` and `open_named` do.
+    """
+    check_layout(layout)
+    if model is None and layout == "kohya":
+        return None
+    return places_of(open_named(model or _EMBEDDED, variant=None, use_ema=False)[0])
 
 
 def places_of(model: "Model") -> Places:

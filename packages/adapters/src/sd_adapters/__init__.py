@@ -22,7 +22,7 @@ from sd_adapters.lora_merge import merge_loras
 from sd_adapters.lora_resize import Reduced, resize_lora
 from sd_adapters.lora_svd import Reduction
 from sd_adapters.origin import Origin
-from sd_adapters.targets import flat_name, keys_by_name, paths_by_name
+from sd_adapters.targets import flat_name, keys_by_name, paths_by_name, with_text_model
 from sd_adapters.textual_inversion import TextualInversion
 
 __all__ = [
@@ -71,4 +71,5 @@ __all__ = [
     "save_hypernetwork",
     "save_loras",
     "to_diffusers",
+    "with_text_model",
 ]

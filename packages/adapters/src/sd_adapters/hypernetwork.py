@@ -139,9 +139,9 @@ def _layers(width: int, config: HypernetworkConfig) -> list[nn.Module]:
 def _projections(model: nn.Module) -> list[tuple[str, nn.Linear]]:
     """Return the key and value projections of a model, each with "k" or "v"."""
     return [
-        (_PROJECTIONS[place.path.rpartition(".")[2]], place.target)
-        for place in places_ending_in(model, _PROJECTIONS)
-        if isinstance(place.target, nn.Linear)
+        (_PROJECTIONS[path.rpartition(".")[2]], target)
+        for path, target in places_ending_in(model, _PROJECTIONS)
+        if isinstance(target, nn.Linear)
     ]
 
 

@@ -18,10 +18,10 @@ from sd_adapters.lora import Lora
 from sd_adapters.lora_kinds import DORA, empty_layer, fitted, kind_of, rank_of, unused_parts
 from sd_adapters.lora_parts import by_layer
 from sd_adapters.peft_config import with_config_beside
-from sd_adapters.targets import Target, paths_by_name, targets_by_name
+from sd_adapters.targets import Norm, Target, paths_by_name, targets_by_name, with_text_model
 from sd_checkpoint import Checkpoint, load_into, save_safetensors
 
-_Owners = Mapping[str, tuple[str, Target]]
+_Owners = Mapping[str, tuple[str, Target | Norm]]
 _COMPONENTS = {
     "lora_unet": "unet",
     "lora_te": "text_encoder",
@@ -75,7 +75,7 @@ def save_diffusers_loras(
 
 
 def dotted_paths(model: nn.Module, prefix: str) -> dict[str, str]:
-    """Index diffusers' path of every linear and convolution, "unet.mid_block...", by flat name."""
+    """Index diffusers' path of every layer, "unet.mid_block...", by flat name."""
     head = next((each for each in _COMPONENTS if f"{prefix}_".startswith(f"{each}_")), None)
     if head is None:
         raise AdapterError(f"diffusers has no name for the part {prefix!r}")
@@ -93,19 +93,19 @@ def load_loras(
     """Read a file's LoRAs for models under their prefixes, as float32 and not yet injected.
 
     ``models`` is for instance ``{"lora_unet": unet, "lora_te_text_model": text_model}``; the result
-    has the prefixes for which the file holds anything. Layouts are kohya's, with LoRA, LoHa, LoKr,
-    whole differences and DoRA, and diffusers' and PEFT's. ``aliases`` give flat names of other
+    has the prefixes for which the file holds anything. Layouts are kohya's, with all kinds of
+    ``KINDS`` and DoRA, and diffusers' and PEFT's. ``aliases`` give flat names of other
     layouts, such as SDXL's ``lora_unet_input_blocks_4_1...``, those of the models: see
     ``aliases_through``.
     An absent alpha means the rank. Raises ``AdapterError`` listing every key that fits none of the
     models, by name or shape: a file is loaded whole or not at all.
     """
-    tensors, said = _open(path, models, aliases or {})
     owners = {
         name: (prefix, target)
         for prefix, model in models.items()
         for name, target in targets_by_name(model, prefix).items()
     }
+    tensors, said = _open(path, owners, aliases or {})
     parts = by_layer(tensors)
     _require_known(parts, owners, said)
     layers: dict[str, WeightLayer] = {}
@@ -148,19 +148,21 @@ def _renamed(tensors: Mapping[str, Tensor], aliases: Mapping[str, str]) -> dict[
 
 
 def _open(
-    path: str | os.PathLike[str], models: Mapping[str, nn.Module], aliases: Mapping[str, str]
+    path: str | os.PathLike[str], owners: _Owners, aliases: Mapping[str, str]
 ) -> tuple[dict[str, Tensor], dict[str, str | None]]:
     """Return a file's tensors in kohya's layout under the models' names, and by key the file's."""
     file = Checkpoint.open(path)
     tensors: Mapping[str, Tensor] = dict(file)
     said = {key: key for key in tensors}
     if is_diffusers(tensors):
-        is_sdxl = any(prefix.startswith("lora_te1") for prefix in models)
+        is_sdxl = any(prefix.startswith("lora_te1") for prefix, _ in owners.values())
         text_prefix = "lora_te1" if is_sdxl else "lora_te"
         said = {name: key for key, name in kohya_keys(tensors, text_prefix).items()}
         metadata = with_config_beside(path, file.metadata)
         tensors = from_diffusers(tensors, metadata, text_prefix)
-    renamed = _renamed(tensors, aliases)
+    names = {key.partition(".")[0] for key in tensors}
+    towers = {name: with_text_model(name) for name in names if name not in owners}
+    renamed = _renamed(tensors, {**towers, **aliases})
     if len(renamed) < len(tensors):
         raise AdapterError(f"{path} has the same layers under two names")
     return renamed, dict(zip(renamed, map(said.get, tensors), strict=True))
@@ -185,7 +187,7 @@ def _require_known(
         raise AdapterError(f"{len(keys)} of {total} keys are no LoRA's of the models given", keys)
 
 
-def _unused(target: Target, found: Mapping[str, Tensor]) -> set[str]:
+def _unused(target: Target | Norm, found: Mapping[str, Tensor]) -> set[str]:
     try:
         return unused_parts(target, found)
     except AdapterError:
@@ -193,7 +195,7 @@ def _unused(target: Target, found: Mapping[str, Tensor]) -> set[str]:
 
 
 def _read(
-    target: Target, found: Mapping[str, Tensor]
+    target: Target | Norm, found: Mapping[str, Tensor]
 ) -> tuple[WeightLayer | None, dict[str, Tensor] | None]:
     """Return an empty layer for a file's tensors and these in its shapes, or nothing."""
     try:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sd_adapters.adapter import AdapterError
-from sd_adapters.targets import Target
+from sd_adapters.targets import Norm, Target
+
+Hooked = nn.Linear | nn.Conv2d | Norm
 
 
 class WeightLayer(nn.Module, ABC):
@@ -23,11 +25,13 @@ class WeightLayer(nn.Module, ABC):
 
     marks: ClassVar[frozenset[str]]
     """The parts by one of which a file's layer is told to be of this kind."""
+    absent_alpha: ClassVar[float] = 1.0
+    """What an absent alpha means where there is no rank that it could be."""
 
     alpha: Tensor | None
     dora_scale: nn.Parameter | None
 
-    def __init__(self, target: Target, rank: int | None, alpha: float | None) -> None:
+    def __init__(self, target: Target | Norm, rank: int | None, alpha: float | None) -> None:
         super().__init__()
         if isinstance(target, nn.Conv2d) and (target.groups != 1 or target.padding_mode != "zeros"):
             raise AdapterError("LoRA fits convolutions of one group, padded with zeros, only")
@@ -41,7 +45,7 @@ class WeightLayer(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def like(cls, target: Target, parts: Mapping[str, Tensor]) -> Self:
-        """Make a layer that is built as a file's tensors are; their values are not read.
+        """Make a layer that is built as a file's tensors are; their values are not taken over.
 
         Raises ``KeyError`` or ``IndexError`` where they are not a whole layer, and ``AdapterError``
         where they do not fit the target.
@@ -68,9 +72,7 @@ class WeightLayer(nn.Module, ABC):
         lengths = _lengths(adapted.detach(), self.dora_scale.shape)
         return adapted * (self.dora_scale.float() / lengths) - weight.float()
 
-    def added(
-        self, output: Tensor, x: Tensor, target: nn.Linear | nn.Conv2d, strength: float
-    ) -> Tensor:
+    def added(self, output: Tensor, x: Tensor, target: Hooked, strength: float) -> Tensor:
         """Return the target's answer to x with what is to be added to it, times a strength."""
         addition: Tensor = strength * self(x, target)
         return output + addition.to(output.dtype)
@@ -79,12 +81,16 @@ class WeightLayer(nn.Module, ABC):
         """Return what is added to the target's bias (out,), or None."""
         return None
 
-    def forward(self, x: Tensor, target: nn.Linear | nn.Conv2d) -> Tensor:
+    def forward(self, x: Tensor, target: Hooked) -> Tensor:
         """Return what is to be added to the target's answer to x, in the layer's precision."""
         weight, bias = self.addition(target.weight), self.bias_addition()
         x = x.to(weight.dtype)
         if isinstance(target, nn.Linear):
             return F.linear(x, weight, bias)
+        if isinstance(target, nn.LayerNorm):
+            return F.layer_norm(x, target.normalized_shape, weight, bias, target.eps)
+        if isinstance(target, nn.GroupNorm):
+            return F.group_norm(x, target.num_groups, weight, bias, target.eps)
         assert not isinstance(target.padding, str)
         return F.conv2d(x, weight, bias, target.stride, target.padding, target.dilation)
 
@@ -94,7 +100,7 @@ class WeightLayer(nn.Module, ABC):
         shape = (self.shape[0], *[1] * (len(self.shape) - 1))
         self.dora_scale = nn.Parameter(_lengths(weight.float(), shape))
 
-    def fits(self, target: Target) -> bool:
+    def fits(self, target: Target | Norm) -> bool:
         """Tell whether the target has the shape for which the layer was made."""
         return target.weight.shape == self.shape
 

@@ -13,7 +13,7 @@ from sd_adapters.attention_projection import AttentionProjection
 from sd_adapters.layer import WeightLayer
 from sd_adapters.lora_config import LoraConfig
 from sd_adapters.lora_kinds import new_layer
-from sd_adapters.targets import Target, flat_name, places_ending_in, targets_by_name
+from sd_adapters.targets import Norm, Target, flat_name, places_ending_in, targets_by_name
 
 
 class Lora(nn.ModuleDict):
@@ -32,7 +32,7 @@ class Lora(nn.ModuleDict):
         self.strength = 1.0
         self.block_strengths: dict[str, float] = {}
         self.dropout = 0.0
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[str, Target | Norm] = {}
         self._handles: list[RemovableHandle] = []
         self._originals: dict[str, dict[str, Tensor]] = {}
         self._fused_strengths: dict[str, float] = {}
@@ -44,8 +44,8 @@ class Lora(nn.ModuleDict):
         Raises ``AdapterError`` listing the targets that the model does not have.
         """
         layers = {
-            flat_name(prefix, place.path): new_layer(place.path, place.target, config)
-            for place in places_ending_in(model, config.targets)
+            flat_name(prefix, path): new_layer(path, target, config)
+            for path, target in places_ending_in(model, config.targets)
         }
         lora = cls(prefix, layers)
         lora.dropout = config.dropout
@@ -192,7 +192,7 @@ class Lora(nn.ModuleDict):
         self._handles = []
 
     def _addition(
-        self, name: str, target: nn.Linear | nn.Conv2d
+        self, name: str, target: nn.Linear | nn.Conv2d | Norm
     ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         layer = self._layer(name)
 

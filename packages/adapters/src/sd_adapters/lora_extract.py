@@ -32,8 +32,8 @@ def extract_lora(
 ) -> Extracted:
     """Approximate the difference of two models' weights, one state dict from the other.
 
-    ``keys`` gives by flat name the keys of the linears' and convolutions' weights, as
-    ``keys_by_name`` does. A layer that did not change is not in the result. ``on_item`` hears which
+    ``keys`` gives by flat name the keys of the layers' weights, as ``keys_by_name`` does; of these
+    norms are left out. A layer that did not change is not in the result. ``on_item`` hears which
     of the ``len(before)`` tensors, from 1 on, it has come to. Raises
     ``AdapterError`` listing the keys that only one model has, or has in another shape, or when
     nothing changed.
@@ -52,7 +52,7 @@ def extract_lora(
         change = after[key].double() - before[key].double()
         if not change.any():
             continue
-        if key not in names:
+        if key not in names or change.ndim < 2:
             left_out.append(key)
             continue
         factors = factors_of(change.flatten(1), reduction)

@@ -6,23 +6,31 @@ import torch
 from torch import Tensor, nn
 
 from sd_adapters.adapter import AdapterError
-from sd_adapters.full_layer import FullLayer
+from sd_adapters.full_layer import FullLayer, NormLayer
+from sd_adapters.glora_layer import GloraLayer
+from sd_adapters.ia3_layer import Ia3Layer
 from sd_adapters.layer import WeightLayer
 from sd_adapters.loha import LohaLayer
 from sd_adapters.lokr import LokrLayer
 from sd_adapters.lora_config import LoraConfig
 from sd_adapters.lora_layer import LoraLayer
-from sd_adapters.targets import Target
+from sd_adapters.oft_layer import OftLayer
+from sd_adapters.targets import Norm, Target
 
 KINDS: Mapping[str, type[WeightLayer]] = {
     "lora": LoraLayer,
     "loha": LohaLayer,
     "lokr": LokrLayer,
     "full": FullLayer,
+    "norm": NormLayer,
+    "ia3": Ia3Layer,
+    "glora": GloraLayer,
+    "oft": OftLayer,
 }
+_OF_NORMS: Mapping[str, type[FullLayer]] = {"full": FullLayer, "norm": NormLayer}
 ALPHA, DORA = "alpha", "dora_scale"
 # The parts whose first axis is the rank.
-_INNER = ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
+_INNER = ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b", "a2.weight")
 
 
 def kind_of(parts: Mapping[str, object]) -> str | None:
@@ -56,7 +64,7 @@ def new_layer(path: str, target: Target, config: LoraConfig) -> WeightLayer:
     return layer
 
 
-def unused_parts(target: Target, parts: Mapping[str, Tensor]) -> set[str]:
+def unused_parts(target: Target | Norm, parts: Mapping[str, Tensor]) -> set[str]:
     """Return the names of a file's layer that no kind knows: all of them where one is missing."""
     layer = empty_layer(target, parts)
     if layer is None:
@@ -65,7 +73,7 @@ def unused_parts(target: Target, parts: Mapping[str, Tensor]) -> set[str]:
     return set(parts) if known - {ALPHA} - parts.keys() else parts.keys() - known
 
 
-def empty_layer(target: Target, parts: Mapping[str, Tensor]) -> WeightLayer | None:
+def empty_layer(target: Target | Norm, parts: Mapping[str, Tensor]) -> WeightLayer | None:
     """Make a layer on the meta device that is built as a file's is, or None if that is no kind.
 
     Raises ``AdapterError`` where the shapes are not the target's.
@@ -75,6 +83,8 @@ def empty_layer(target: Target, parts: Mapping[str, Tensor]) -> WeightLayer | No
         return None
     try:
         with torch.device("meta"):
+            if isinstance(target, Norm):
+                return _OF_NORMS[kind].like(target, parts)
             layer = KINDS[kind].like(target, parts)
             if DORA in parts:
                 layer.dora_scale = nn.Parameter(torch.empty(_dora_shape(parts[DORA], target)))
@@ -92,12 +102,13 @@ def fitted(layer: WeightLayer, parts: Mapping[str, Tensor]) -> dict[str, Tensor]
     found: dict[str, Tensor] = {}
     for name, slot in layer.state_dict().items():
         if name == ALPHA:
-            found[ALPHA] = parts.get(ALPHA, torch.tensor(float(layer.rank or 1))).reshape(())
+            absent = torch.tensor(float(layer.rank or layer.absent_alpha))
+            found[ALPHA] = parts.get(ALPHA, absent).reshape(())
             continue
         tensor = parts[name]
         if tensor.numel() == 0 or tensor.numel() != slot.numel():
             return None
-        if tensor.ndim == 0 or len(tensor) != len(slot):
+        if slot.ndim > 0 and (tensor.ndim == 0 or len(tensor) != len(slot)):
             return None
         found[name] = tensor.reshape(slot.shape)
     return found

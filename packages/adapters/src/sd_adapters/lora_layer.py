@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from sd_adapters.layer import WeightLayer
+from sd_adapters.layer import Hooked, WeightLayer
 from sd_adapters.targets import Target
 
 
@@ -50,16 +50,14 @@ class LoraLayer(WeightLayer):
             down = torch.einsum("ij...,jc->ic...", self.lora_mid.weight.float(), down.flatten(1))
         return (up.flatten(1) @ down.flatten(1)).reshape(self.shape)
 
-    def forward(self, x: Tensor, target: nn.Linear | nn.Conv2d) -> Tensor:
+    def forward(self, x: Tensor, target: Hooked) -> Tensor:
         """Return what is to be added to the target's answer to x, in the layer's precision."""
         if self.dora_scale is not None:
             return super().forward(x, target)
         out: Tensor = self.lora_up(self._hidden(x, 1.0))
         return out
 
-    def added(
-        self, output: Tensor, x: Tensor, target: nn.Linear | nn.Conv2d, strength: float
-    ) -> Tensor:
+    def added(self, output: Tensor, x: Tensor, target: Hooked, strength: float) -> Tensor:
         """Return the target's answer to x with what is to be added to it, times a strength.
 
         Scaled while it is narrow; for a linear layer the wide product is summed where it is made.

@@ -10,10 +10,19 @@ from sd_adapters.adapter import AdapterError
 from sd_adapters.attention_projection import PROJECTIONS, AttentionProjection
 
 Target = nn.Linear | nn.Conv2d | AttentionProjection
+Norm = nn.GroupNorm | nn.LayerNorm
 
 # open_clip's names of a text tower's modules, and those of transformers, which files use.
-_OPEN_CLIP_LAYER = re.compile(r"(^|\.)transformer\.resblocks\.(\d+)\.(attn|mlp)\.")
-_OPEN_CLIP_MLP = {"c_fc": "fc1", "c_proj": "fc2"}
+_OPEN_CLIP_LAYER = re.compile(r"(^|\.)transformer\.resblocks\.(\d+)\.")
+_OPEN_CLIP_INNER = {
+    "attn": "self_attn",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+}
+_BARE_TEXT = re.compile(r"^(lora_te[12]?)_(encoder_layers_|final_layer_norm$)")
+_OPEN_CLIP_LAST = re.compile(r"(^|\.)ln_final$")
 
 
 class Place(NamedTuple):
@@ -24,7 +33,7 @@ class Place(NamedTuple):
 
     path: str
     key: str | None
-    target: Target
+    target: Target | Norm
 
 
 def flat_name(prefix: str, path: str) -> str:
@@ -32,12 +41,17 @@ def flat_name(prefix: str, path: str) -> str:
     return f"{prefix}_{path.replace('.', '_')}"
 
 
-def targets_by_name(model: nn.Module, prefix: str) -> dict[str, Target]:
-    """Index every linear and convolution by its flat name, which cannot be turned back.
+def with_text_model(name: str) -> str:
+    """Return a flat name with the ``text_model`` that programs on transformers 5 leave out."""
+    return _BARE_TEXT.sub(r"\1_text_model_\2", name)
+
+
+def targets_by_name(model: nn.Module, prefix: str) -> dict[str, Target | Norm]:
+    """Index every linear, convolution and norm by its flat name, which cannot be turned back.
 
     In open_clip's text towers the names are those of transformers' towers, as in all files.
     """
-    found: dict[str, Target] = {}
+    found: dict[str, Target | Norm] = {}
     for place in _places(model):
         name = flat_name(prefix, place.path)
         assert name not in found, name
@@ -46,12 +60,12 @@ def targets_by_name(model: nn.Module, prefix: str) -> dict[str, Target]:
 
 
 def paths_by_name(model: nn.Module, prefix: str) -> dict[str, str]:
-    """Index the path of every linear and convolution by its flat name, as the field names it."""
+    """Index the path of every such layer by its flat name, as the field names it."""
     return {flat_name(prefix, place.path): place.path for place in _places(model)}
 
 
 def keys_by_name(model: nn.Module, prefix: str) -> dict[str, str]:
-    """Index the weight's state-dict key of every linear and convolution by its flat name.
+    """Index the weight's state-dict key of every linear, convolution and norm by its flat name.
 
     Those that share a packed weight with others are not in it.
     """
@@ -62,17 +76,17 @@ def keys_by_name(model: nn.Module, prefix: str) -> dict[str, str]:
     }
 
 
-def places_ending_in(model: nn.Module, suffixes: Iterable[str]) -> list[Place]:
-    """Return the linears and convolutions whose path ends in one of the suffixes.
+def places_ending_in(model: nn.Module, suffixes: Iterable[str]) -> list[tuple[str, Target]]:
+    """Return the linears and convolutions whose path ends in one of the suffixes, with the path.
 
     Raises ``AdapterError`` listing the suffixes in which none ends.
     """
     suffixes = tuple(suffixes)
-    places = list(_places(model))
-    idle = [s for s in suffixes if not any(_ends_in(place.path, s) for place in places)]
+    places = [(path, one) for path, _, one in _places(model) if not isinstance(one, Norm)]
+    idle = [s for s in suffixes if not any(_ends_in(path, s) for path, _ in places)]
     if idle or not suffixes:
         raise AdapterError("no linear or convolution of the model has a path ending in", idle)
-    return [place for place in places if any(_ends_in(place.path, each) for each in suffixes)]
+    return [place for place in places if any(_ends_in(place[0], each) for each in suffixes)]
 
 
 def _places(model: nn.Module) -> Iterator[Place]:
@@ -83,7 +97,9 @@ def _places(model: nn.Module) -> Iterator[Place]:
             # With other widths for keys and values the weight is not packed; no tower has that.
             if module.in_proj_weight is not None:
                 yield from _in_attention(path, module)
-        elif isinstance(module, nn.Linear | nn.Conv2d) and module not in inner:
+        elif module in inner or getattr(module, "weight", None) is None:
+            continue  # such as a norm that learns nothing
+        elif isinstance(module, nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm):
             yield Place(_field_path(path), f"{path}.weight", module)
 
 
@@ -97,11 +113,14 @@ def _field_path(path: str) -> str:
     """Return the path that files have for a module: transformers' where it is open_clip's."""
     found = _OPEN_CLIP_LAYER.search(path)
     if found is None:
-        return path
-    before, number, part = found.groups()
+        return _OPEN_CLIP_LAST.sub(r"\1final_layer_norm", path)
+    before, number = found.groups()
     inner = path[found.end() :]
-    inside = f"self_attn.{inner}" if part == "attn" else f"mlp.{_OPEN_CLIP_MLP.get(inner, inner)}"
-    return f"{path[: found.start()]}{before}encoder.layers.{number}.{inside}"
+    for theirs, ours in _OPEN_CLIP_INNER.items():
+        if inner == theirs or inner.startswith(f"{theirs}."):
+            inner = ours + inner.removeprefix(theirs)
+            break
+    return f"{path[: found.start()]}{before}encoder.layers.{number}.{inner}"
 
 
 def _ends_in(path: str, suffix: str) -> bool:

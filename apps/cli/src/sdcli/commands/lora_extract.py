@@ -8,8 +8,8 @@ import typer
 
 from sdcli.errors import CommandError
 from sdcli.lora_file import check_target, common_type, stored_type, write_lora
-from sdcli.lora_options import Energy, Out, Overwrite, Rank, Stored
-from sdcli.lora_places import places_of, weights_of
+from sdcli.lora_options import Energy, Layout, Out, Overwrite, Rank, Stored
+from sdcli.lora_places import check_layout, places_of, weights_of
 from sdcli.lora_reduction import finite, kept_by_part, kept_lines, reduction_words, written_line
 from sdcli.models import open_named
 from sdcli.options import AsJson
@@ -28,16 +28,18 @@ def extract(
     parts: Annotated[
         str, typer.Option("--parts", help="Whose change: unet, text, or both with a comma between.")
     ] = "unet,text",
+    layout: Layout = "kohya",
     dtype: Stored = "keep",
     overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
     """Write the LoRA that makes TUNED of BASE, as nearly as its rank can, and say how nearly.
 
-    With both --rank and --energy, the rank is the most that there will be. It is in kohya's layout.
+    With both --rank and --energy, the rank is the most that there will be.
     """
     from sd_adapters import Reduction, extract_lora
 
+    check_layout(layout)
     check_target(out, overwrite=overwrite, sources=[Path(base), Path(tuned)])
     reduction, stored, chosen = (
         Reduction(rank=rank, energy=energy),
@@ -53,7 +55,7 @@ def extract(
     tensors, energies = places.kohya(found.tensors), places.kohya(found.energies)
     written = write_lora(
         out,
-        tensors,
+        places.laid_out(found.tensors, layout),
         {"modelspec.architecture": f"{before.family.architecture}/lora"},
         dtype=stored or common_type([weights]),
         done=f"extracted from {Path(tuned).name} over {Path(base).name}, "

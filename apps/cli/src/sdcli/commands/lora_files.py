@@ -10,7 +10,6 @@ import typer
 from sdcli.commands.finetune import lora_train
 from sdcli.commands.lora_extract import extract
 from sdcli.commands.lora_merge import merge
-from sdcli.errors import CommandError
 from sdcli.lora_file import (
     LoraFile,
     check_target,
@@ -19,8 +18,8 @@ from sdcli.lora_file import (
     stored_type,
     write_lora,
 )
-from sdcli.lora_options import Energy, LoraPath, Out, Overwrite, Rank, Stored
-from sdcli.lora_places import places_of
+from sdcli.lora_options import Energy, Layout, LoraPath, MadeFor, Out, Overwrite, Rank, Stored
+from sdcli.lora_places import check_layout, places_for
 from sdcli.lora_reduction import (
     finite,
     kept_by_part,
@@ -29,13 +28,11 @@ from sdcli.lora_reduction import (
     reduction_words,
     written_line,
 )
-from sdcli.models import open_named
 from sdcli.options import AsJson
 from sdcli.progress import counted
 from sdcli.results import show
 
 app = typer.Typer(help="Look into LoRA files, and make others of them.", no_args_is_help=True)
-_LAYOUTS = ("kohya", "diffusers")
 _BASE_MODEL = ("ss_sd_model_name", "ss_base_model_version", "modelspec.architecture")
 _COMMENT = "ss_training_comment"
 _MOST_SHOWN = 200  # characters of one of the header's texts, which may be a data set's every tag
@@ -52,45 +49,22 @@ def info(file: LoraPath, json: AsJson = False) -> None:
 def convert(
     file: LoraPath,
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    layout: Annotated[
-        str,
-        typer.Option(
-            "--layout",
-            help="kohya, which the web UIs read, or diffusers (PEFT's), which holds plain LoRAs "
-            "and DoRAs alone, with alpha in the weights.",
-        ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            help="A model that it was made for, whose layers' names are needed for diffusers' "
-            "layout, and for kohya's of SDXL. [default: scenes for the former]",
-        ),
-    ] = None,
+    layout: Layout,
+    model: MadeFor = None,
     dtype: Stored = "keep",
     overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
     """Write FILE again in another layout, or in the same one with other numbers."""
-    if layout not in _LAYOUTS:
-        raise CommandError(f"--layout is {layout!r}; it must be {' or '.join(_LAYOUTS)}")
+    check_layout(layout)
     check_target(out, overwrite=overwrite, sources=[file])
-    stored = stored_type(dtype)
-    if model is None and layout == "diffusers":
-        model = "scenes"
-    places = None
-    if model is not None:
-        places = places_of(open_named(model, variant=None, use_ema=False)[0])
+    stored, places = stored_type(dtype), places_for(layout, model)
     lora = open_lora(file, first_of_two=None if places is None else places.is_sdxl)
     tensors = lora.tensors
-    if places is not None and layout == "kohya":
-        tensors = places.kohya(places.ours(tensors))
-    elif places is not None:
-        from sd_adapters import to_diffusers
-
+    if layout == "diffusers":
         stored = stored or common_type([tensors])  # the products with alpha are float32
-        tensors = to_diffusers(places.ours(tensors), places.paths)
+    if places is not None:
+        tensors = places.laid_out(places.ours(tensors), layout)
     done = f"converted from {lora.info.layout}'s layout to {layout}'s"
     written = write_lora(out, tensors, lora.metadata, dtype=stored, done=done)
     document = {"path": out, "layout": layout, "layers": len(written.layers), "dtype": dtype}
@@ -103,11 +77,13 @@ def resize(
     out: Out,
     rank: Rank = None,
     energy: Energy = None,
+    layout: Layout = "kohya",
+    model: MadeFor = None,
     dtype: Stored = "keep",
     overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
-    """Write the nearest LoRA of lower rank, in kohya's layout, and say how much of FILE it keeps.
+    """Write the nearest LoRA of lower rank, and say how much of FILE it keeps.
 
     With both --rank and --energy, the rank is the most that there will be.
     """
@@ -115,12 +91,16 @@ def resize(
 
     check_target(out, overwrite=overwrite, sources=[file])
     reduction, stored = Reduction(rank=rank, energy=energy), stored_type(dtype)
-    lora = open_lora(file)
+    places = places_for(layout, model)
+    lora = open_lora(file, first_of_two=None if places is None else places.is_sdxl)
     with finite(str(file)), counted("resizing", len(lora.info.layers)) as tell:
         reduced = resize_lora(lora.tensors, reduction, tell)
+    tensors = reduced.tensors
+    if places is not None:
+        tensors = places.laid_out(places.ours(tensors), layout)
     written = write_lora(
         out,
-        reduced.tensors,
+        tensors,
         lora.metadata,
         dtype=stored or common_type([lora.tensors]),
         done=f"resized to {reduction_words(reduction)}",

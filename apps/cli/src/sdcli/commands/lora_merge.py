@@ -18,7 +18,8 @@ from sdcli.lora_file import (
     stored_type,
     write_lora,
 )
-from sdcli.lora_options import Energy, Overwrite, Rank, Stored
+from sdcli.lora_options import Energy, Layout, MadeFor, Overwrite, Rank, Stored
+from sdcli.lora_places import Places, check_layout, places_for
 from sdcli.lora_reduction import (
     Kept,
     finite,
@@ -64,11 +65,13 @@ def merge(
     ] = None,
     rank: Rank = None,
     energy: Energy = None,
+    layout: Layout = "kohya",
+    model: MadeFor = None,
     dtype: Stored = "keep",
     overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
-    """Make one LoRA, in kohya's layout, that adds what all add; or add them to a model.
+    """Make one LoRA that adds what all add; or add them to a model.
 
     One LoRA has the sum of their ranks and loses nothing, unless --rank or --energy make it smaller
     afterwards. A model takes every kind of LoRA, in the order given.
@@ -76,27 +79,40 @@ def merge(
     given = [_weighted(text) for text in loras]
     stored = stored_type(dtype)
     if into is not None:
-        if rank is not None or energy is not None:
-            raise CommandError("--rank and --energy are for one LoRA; leave them out, or --into")
+        if rank is not None or energy is not None or model is not None or layout != "kohya":
+            raise CommandError(
+                "--rank, --energy, --layout and --model are for one LoRA; leave them out, or --into"
+            )
         document = _into_model(given, into, out, stored, overwrite=overwrite)
         show(str(out), {**document, "dtype": dtype}, as_json=json)
         return
     from sd_adapters import Reduction
 
+    check_layout(layout)
     check_target(out, overwrite=overwrite, sources=[path for path, _ in given])
     is_whole = rank is None and energy is None
     reduction = None if is_whole else Reduction(rank=rank, energy=energy)
-    lines, document = _into_one(given, out, stored, reduction)
+    written_as = layout, places_for(layout, model)
+    lines, document = _into_one(given, out, stored, reduction, written_as)
     show("\n".join(lines), document, as_json=json)
 
 
 def _into_one(
-    given: _Weighted, out: Path, stored: "torch.dtype | None", reduction: "Reduction | None"
+    given: _Weighted,
+    out: Path,
+    stored: "torch.dtype | None",
+    reduction: "Reduction | None",
+    written_as: tuple[str, Places | None],
 ) -> tuple[list[str], dict[str, Any]]:
-    """Write one LoRA and return what to tell of it, as lines and as a document."""
+    """Write one LoRA and return what to tell of it, as lines and as a document.
+
+    `written_as` are the layout and the model's layers, where it needs their names.
+    """
     from sd_adapters import merge_loras, resize_lora
 
-    files = [open_lora(path) for path, _ in given]
+    layout, places = written_as
+    first_of_two = None if places is None else places.is_sdxl
+    files = [open_lora(path, first_of_two=first_of_two) for path, _ in given]
     _require_same_names(files)
     weights = [weight for _, weight in given]
     tensors = merge_loras([(f.tensors, weight) for f, weight in zip(files, weights, strict=True)])
@@ -110,6 +126,8 @@ def _into_one(
         tensors, energies = dict(reduced.tensors), dict(reduced.energies)
         kept = kept_by_part(tensors, energies)
         done = f"{done}, resized to {reduction_words(reduction)}"
+    if places is not None:
+        tensors = places.laid_out(places.ours(tensors), layout)
     dtype = stored or common_type(file.tensors for file in files)
     written = write_lora(out, tensors, _shared(files), dtype=dtype, done=done)
     lines = [written_line(out, written), *kept_lines(kept)]
