@@ -1,8 +1,8 @@
 """Count how often a model of the scenes draws what it is told, as a network of its own reads it.
 
-    python benchmarks/scene_reader.py --data data/scenes-pairs --out runs/scene-reader.safetensors
+    python benchmarks/scene_reader.py --data data/scenes-cloths --out runs/scene-reader.safetensors
     python benchmarks/prompt_following.py --reader runs/scene-reader.safetensors --count 1000 \\
-        --unseen data/scenes data/scenes-pairs data/scenes-marked
+        --unseen data/scenes data/scenes-pairs data/scenes-marked data/scenes-cloths
 
 Prompts are `sd_scenes.eval_prompts`, from no training set's random numbers, one picture each; those
 whose things, counts, colours, place and background stand together in a picture of the folders
@@ -31,7 +31,7 @@ from scene_reader import (
     THING_NAMES,
     Reading,
     SceneReader,
-    rows,
+    decided,
     scenes_of,
     to_batch,
     to_float,
@@ -61,11 +61,10 @@ Combination = tuple[object, ...]
 
 def judge(said: Reading, prompt: EvalPrompt) -> Verdict:
     """Judge a picture, a batch of one, by what its prompt asks for."""
-    counts = said.counts[0].argmax(-1)
     wanted: dict[str, int] = {}
     for group in prompt.groups:
         wanted[group.thing] = wanted.get(group.thing, 0) + group.count
-    number = {thing: int(counts[THING_NAMES.index(thing)]) for thing in wanted}
+    number = {thing: int(said.counts[0, THING_NAMES.index(thing)]) for thing in wanted}
     verdict = {
         "things": all(number[thing] > 0 for thing in wanted),
         "counts": all(number[thing] == min(wanted[thing], MAX_COUNT) for thing in wanted),
@@ -73,11 +72,11 @@ def judge(said: Reading, prompt: EvalPrompt) -> Verdict:
     if any(group.colour is not None for group in prompt.groups):
         verdict["colours"] = all(_colours_right(said, thing, prompt.groups) for thing in wanted)
     if prompt.place is not None:
-        verdict["place"] = PLACE_NAMES[int(said.places[0].argmax())] == prompt.place
+        verdict["place"] = PLACE_NAMES[int(said.places[0])] == prompt.place
         if prompt.place_colour is not None:
-            verdict["place"] &= COLOURS[int(said.place_colours[0].argmax())] == prompt.place_colour
+            verdict["place"] &= COLOURS[int(said.place_colours[0])] == prompt.place_colour
     if prompt.background is not None:
-        verdict["background"] = BACKGROUNDS[int(said.backgrounds[0].argmax())] == prompt.background
+        verdict["background"] = BACKGROUNDS[int(said.backgrounds[0])] == prompt.background
     if prompt.relation in (LEFT, RIGHT) and len(wanted) == 2:
         first, second = (said.across[0, THING_NAMES.index(thing)] for thing in wanted)
         verdict["left or right"] = bool(first < second) == (prompt.relation == LEFT)
@@ -85,12 +84,11 @@ def judge(said: Reading, prompt: EvalPrompt) -> Verdict:
 
 
 def _colours_right(said: Reading, thing: str, groups: Sequence[Group]) -> bool:
-    """Tell whether a thing's likeliest colours are those that are named of it."""
-    named = {group.colour for group in groups if group.thing == thing} - {None}
-    if not named:
-        return True
-    likeliest = said.colours[0, THING_NAMES.index(thing)].topk(len(named)).indices
-    return {COLOURS[int(index)] for index in likeliest} == named
+    """Tell whether a thing has the colours that are named of it; where all are named, no other."""
+    named = [group.colour for group in groups if group.thing == thing]
+    seen = said.colours[0, THING_NAMES.index(thing)]
+    there = {COLOURS[int(number)] for number in seen.nonzero()[:, 0]}
+    return set(named) - {None} <= there and (None in named or there <= set(named))
 
 
 def prompt_of(index: int) -> tuple[EvalPrompt, Image.Image]:
@@ -138,8 +136,8 @@ def unseen_prompts(seed: int, count: int, folders: Sequence[Path]) -> list[EvalP
 @torch.inference_mode()
 def read(reader: SceneReader, pictures: Sequence[Image.Image]) -> list[Reading]:
     """Read pictures, each as a batch of one."""
-    said = reader(to_float(to_batch(pictures)))
-    return [rows(said, torch.tensor([number])) for number in range(len(pictures))]
+    said = decided(reader(to_float(to_batch(pictures))))
+    return [Reading(*(part[number, None] for part in said)) for number in range(len(pictures))]
 
 
 @torch.inference_mode()

@@ -17,17 +17,8 @@ import scene_reader
 
 
 def perfect(index: int) -> scene_reader.Reading:
-    """Return the logits of a reader that is sure of the truth of a scene."""
-    true = scene_reader.truth(make_scene(5, index, two_coloured=1.0)[0])
-    colour = true.place_colours.clamp(min=0)
-    return scene_reader.Reading(
-        counts=torch.nn.functional.one_hot(true.counts, 4).float(),
-        colours=true.colours * 2 - 1,
-        across=true.across,
-        places=torch.nn.functional.one_hot(true.places, 9).float(),
-        place_colours=torch.nn.functional.one_hot(colour, 11).float(),
-        backgrounds=torch.nn.functional.one_hot(true.backgrounds, 5).float(),
-    )
+    """Return what a reader says who makes no mistake."""
+    return scene_reader.told(scene_reader.truth(make_scene(5, index, two_coloured=1.0)[0]))
 
 
 def asked(index: int, **changes: object) -> EvalPrompt:
@@ -64,6 +55,38 @@ def test_another_place_or_background_is_wrong(changes: dict[str, str], respect: 
     index = next(i for i in range(50) if asked(i).place_colour)
     verdict = prompt_following.judge(perfect(index), asked(index, **changes))
     assert [name for name, good in verdict.items() if not good] == [respect]
+
+
+def test_what_is_at_a_middle_is_read_there() -> None:
+    true = scene_reader.gathered([make_scene(5, index)[0] for index in range(40)])
+    known = scene_reader.told(true)
+    middles = torch.full((40, len(scene_reader.THING_NAMES), 16, 16), -9.0)
+    colours = torch.zeros(40, len(scene_reader.COLOURS), 16, 16)
+    for row, place in (true.things >= 0).nonzero().tolist():
+        x, y = true.at[row, place].long().tolist()
+        middles[row, true.things[row, place], y, x] = 9.0
+        colours[row, true.colours[row, place], y, x] = 9.0
+    ones = (torch.nn.functional.one_hot(part.clamp(min=0), 11) * 9.0 for part in known[3:])
+    said = scene_reader.Maps(middles, colours, *ones)
+    shares = scene_reader.right(scene_reader.decided(said), known)
+    assert shares.pop("colours") > 0.95  # two may have their middles in one cell
+    assert all(share > 0.95 for share in shares.values())
+    assert scene_reader.loss(said, true) < 0.5 * scene_reader.loss(wrong_way_round(said), true)
+
+
+def wrong_way_round(said: scene_reader.Maps) -> scene_reader.Maps:
+    return said._replace(middles=said.middles.flip(-1), colours=said.colours.flip(-1))
+
+
+def test_mirrored_things_stand_on_the_other_side() -> None:
+    true = scene_reader.truth(make_scene(5, 0)[0])
+    picture = torch.rand(1, 3, 64, 64)
+    turned, other = scene_reader.mirrored(picture, true)
+    there = true.things[0] >= 0
+    across = true.at[0, there, 0].sum() + other.at[0, there, 0].sum()
+    assert across == pytest.approx(16 * int(there.sum()), abs=0.01)
+    assert torch.equal(turned[..., 0], picture[..., -1])
+    assert torch.equal(other.at[..., 1], true.at[..., 1])
 
 
 def test_exchanged_colours_another_count_and_another_thing_are_wrong() -> None:

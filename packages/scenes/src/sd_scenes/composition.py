@@ -211,6 +211,11 @@ def say_side(scene: Scene, relation: str) -> Scene:
     return replace(scene, groups=(first, second), relation=relation)
 
 
+def name_cloth(scene: Scene, colour: str) -> Scene:
+    """Give a scene's mat or rug a ``colour`` that its caption names."""
+    return replace(scene, place_colour=colour, names_place=True, names_place_colour=True)
+
+
 def _carried(rng: Random) -> Scene:
     carrier = rng.choice(tuple(SEATS))
     seat = SEATS[carrier]

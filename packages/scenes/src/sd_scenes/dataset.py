@@ -14,17 +14,19 @@ from typing import overload
 from PIL import Image
 
 from sd_scenes.captions import caption
-from sd_scenes.composition import compose, say_side
+from sd_scenes.colours import NAMED
+from sd_scenes.composition import compose, name_cloth, say_side
 from sd_scenes.errors import SceneError
 from sd_scenes.marking import can_be_marked, mark
 from sd_scenes.painter import paint_scene
+from sd_scenes.places import PLACES
 from sd_scenes.relations import AND, LEFT, NEXT, RIGHT
 from sd_scenes.scene import Scene
 from sd_scenes.views import make_view
 
 METADATA = "metadata.jsonl"
 _RECIPE = "scenes.json"
-_UNSAID = ("two_coloured", "sided", "marked", "subject", "labelled")
+_UNSAID = ("two_coloured", "sided", "marked", "cloths", "subject", "labelled")
 _PER_FOLDER = 1000
 
 Picture = tuple[Image.Image, str]
@@ -37,6 +39,7 @@ def make_scene(
     two_coloured: float = 0.0,
     sided: float = 0.0,
     marked: float = 0.0,
+    cloths: float = 0.0,
     one_kind: bool = False,
 ) -> tuple[Scene, str]:
     """Make up scene ``index`` of the set ``seed``, with its caption.
@@ -47,17 +50,16 @@ def make_scene(
     ``sided`` (0 to 1) a scene of two things side by side says which is left, where it would have
     said "and" or "next to"; the picture stays the same. With the chance ``marked`` (0 to 1) it is
     made up again until it holds a dog or a cat, which has patches, a scarf or one ear up, and the
-    caption says so. With ``one_kind`` it is made up again until it holds things of one kind, which
-    is then what the scene shows.
+    caption says so. With the chance ``cloths`` (0 to 1) a mat or a rug has any of the colours, each
+    as likely as another, and the caption names it: of itself few are white. With ``one_kind`` it is
+    made up again until it holds things of one kind, which is then what the scene shows.
     """
     if one_kind and (two_coloured or sided or marked):
         raise SceneError(
             "scenes of one kind of thing have no two sides, no two named colours and no marks; "
             "leave out the shares two_coloured, sided and marked, or one_kind"
         )
-    for name, share in (("two-coloured", two_coloured), ("sided", sided), ("marked", marked)):
-        if not 0 <= share <= 1:
-            raise SceneError(f"a share of {share} {name} scenes is none; choose 0 to 1")
+    _check_shares(two_coloured=two_coloured, sided=sided, marked=marked, cloths=cloths)
     rng = Random(f"scene/{seed}/{index}")
     scene = compose(rng)
     while one_kind and len(scene.groups) > 1:
@@ -73,7 +75,19 @@ def make_scene(
             scene = say_side(scene, sides.choice((LEFT, RIGHT)))
     if marking:
         scene = mark(scene, marks)
+    if cloths and scene.place is not None and PLACES[scene.place].coloured:
+        dyes = Random(f"cloths/{seed}/{index}")
+        if dyes.random() < cloths:
+            scene = name_cloth(scene, dyes.choice(tuple(NAMED)))
     return scene, caption(scene, Random(f"caption/{seed}/{index}"))
+
+
+def _check_shares(**shares: float) -> None:
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise SceneError(
+                f"a share of {share} {name.replace('_', '-')} scenes is none; choose 0 to 1"
+            )
 
 
 def _two_coloured(scene: Scene) -> bool:
@@ -89,15 +103,18 @@ def draw_scene(
     two_coloured: float = 0.0,
     sided: float = 0.0,
     marked: float = 0.0,
+    cloths: float = 0.0,
 ) -> Picture:
     """Draw scene ``index`` of the set ``seed`` as (RGB picture of ``size`` pixels, caption).
 
     The same arguments give the same pixels and words in every process. Raises
     :class:`SceneError` for a ``size`` outside [16, 2048], a negative ``index``, or a share
-    ``two_coloured``, ``sided`` or ``marked`` (see `make_scene`) outside [0, 1].
+    ``two_coloured``, ``sided``, ``marked`` or ``cloths`` (see `make_scene`) outside [0, 1].
     """
     _check(index, size)
-    scene, text = make_scene(seed, index, two_coloured=two_coloured, sided=sided, marked=marked)
+    scene, text = make_scene(
+        seed, index, two_coloured=two_coloured, sided=sided, marked=marked, cloths=cloths
+    )
     return paint_scene(scene, size), text
 
 
@@ -151,6 +168,7 @@ class _Recipe:
     two_coloured: float
     sided: float
     marked: float
+    cloths: float
     subject: str | None
     labelled: bool
 
@@ -162,13 +180,19 @@ class _Recipe:
                 two_coloured=self.two_coloured,
                 sided=self.sided,
                 marked=self.marked,
+                cloths=self.cloths,
                 one_kind=self.labelled,
             )
         if self.labelled:
             raise SceneError(
                 f"views of {self.subject} are all of one thing; leave out labelled or the subject"
             )
-        shares = {"two-coloured": self.two_coloured, "sided": self.sided, "marked": self.marked}
+        shares = {
+            "two-coloured": self.two_coloured,
+            "sided": self.sided,
+            "marked": self.marked,
+            "cloths": self.cloths,
+        }
         for name, share in shares.items():
             if share:
                 raise SceneError(
@@ -191,6 +215,7 @@ def write_folder(
     two_coloured: float = 0.0,
     sided: float = 0.0,
     marked: float = 0.0,
+    cloths: float = 0.0,
     subject: str | None = None,
     labelled: bool = False,
     workers: int | None = None,
@@ -199,16 +224,19 @@ def write_folder(
     """Write ``count`` scenes as PNG files with a ``metadata.jsonl`` of "file_name" and "text".
 
     Every file appears whole or not at all, the metadata last; a folder of the same ``seed``,
-    ``size``, shares ``two_coloured``, ``sided`` and ``marked`` (see `make_scene`) and ``subject``
-    (see `draw_subject`; None draws scenes) is continued. With ``labelled`` each scene holds things
-    of one kind, which is its "label". ``on_item`` is called with the number of pictures ready so
-    far. ``workers`` processes draw; None is one a core, or this one alone for a few pictures.
-    Raises :class:`SceneError` when the folder holds something else or cannot be written, and for a
-    share or a subject that there is not.
+    ``size``, shares ``two_coloured``, ``sided``, ``marked`` and ``cloths`` (see `make_scene`) and
+    ``subject`` (see `draw_subject`; None draws scenes) is continued. With ``labelled`` each scene
+    holds things of one kind, which is its "label". ``on_item`` is called with the number of
+    pictures ready so far. ``workers`` processes draw; None is one a core, or this one alone for a
+    few pictures. Raises :class:`SceneError` when the folder holds something else or cannot be
+    written, and for a share or a subject that there is not.
     """
     if count < 1:
         raise SceneError(f"a folder of {count} scenes is none; ask for 1 or more")
-    folder, recipe = Path(path), _Recipe(seed, size, two_coloured, sided, marked, subject, labelled)
+    folder, recipe = (
+        Path(path),
+        _Recipe(seed, size, two_coloured, sided, marked, cloths, subject, labelled),
+    )
     recipe.scene(0)
     try:
         _claim(folder, recipe)

@@ -27,6 +27,9 @@ def scenes(
             help="Share of pictures of a dog or a cat with patches, a scarf or an ear up."
         ),
     ] = 0.0,
+    cloths: Annotated[
+        float, typer.Option(help="Share of mats and rugs of any colour that the caption names.")
+    ] = 0.0,
     subject: Annotated[
         str | None,
         typer.Option(help="Views of one particular dog or cat instead: rex or momo."),
@@ -58,6 +61,7 @@ def scenes(
             two_coloured=two_coloured,
             sided=sided,
             marked=marked,
+            cloths=cloths,
             subject=subject,
             labelled=labelled,
             workers=workers,
@@ -73,6 +77,7 @@ def scenes(
             "two_coloured": two_coloured,
             "sided": sided,
             "marked": marked,
+            "cloths": cloths,
             "subject": subject,
             "labelled": labelled,
         },
