@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from sdcli.main import run
+from sdcli.progress import note, stderr
+from sdcli.training import reporter
 
 
 @pytest.fixture
@@ -88,3 +90,18 @@ def test_what_cannot_be_checked_is_one_line_and_exit_code_2(
         error = capsys.readouterr().err
         assert message in error
         assert error.rstrip().splitlines()[-1].startswith("sdcli: ")
+
+
+def test_brackets_in_captions_and_names_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stderr.cache_clear()
+    try:
+        with reporter() as report:
+            report.message("longest: a [/b] dog [red]x[/red] :smile: 5")
+        note("[/x].png")
+    finally:
+        stderr.cache_clear()
+    told = capsys.readouterr().err
+    assert "longest: a [/b] dog [red]x[/red] :smile: 5" in told
+    assert "[/x].png" in told

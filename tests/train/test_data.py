@@ -155,3 +155,40 @@ def test_uint8_survives_the_way_to_float_and_back() -> None:
 def test_a_grid_fills_rows_first() -> None:
     pictures = torch.arange(3, dtype=torch.uint8).reshape(3, 1, 1, 1)
     assert grid(pictures, 2).tolist() == [[[0, 1], [2, 0]]]
+
+
+def test_tags_are_learnt_in_orders_of_which_the_first_is_as_written(tmp_path: Path) -> None:
+    for number in range(3):
+        _picture(tmp_path / f"{number}.png", number)
+        (tmp_path / f"{number}.txt").write_text(f"{number}, red, small, old, loud")
+    folder = _open(tmp_path, shuffle_tags=True, keep_tags=1, tag_orders=6)
+    orders = folder.in_orders(folder.captions, seed=5)
+    assert [each[0] for each in orders] == folder.captions
+    for caption, each in zip(folder.captions, orders, strict=True):
+        assert len(each) == 6
+        assert len(set(each)) > 3
+        assert {text.split(", ")[0] for text in each} == {caption[0]}
+        assert {tuple(sorted(text.split(", "))) for text in each} == {
+            tuple(sorted(caption.split(", ")))
+        }
+    assert orders == _open(tmp_path, shuffle_tags=True, keep_tags=1, tag_orders=6).in_orders(
+        folder.captions, seed=5
+    )
+    plain = _open(tmp_path)
+    assert plain.in_orders(plain.captions, seed=5) == [[caption] for caption in plain.captions]
+
+
+def test_a_dataset_file_shuffles_the_tags_of_some_folders(tmp_path: Path) -> None:
+    subsets = []
+    for name in ("tags", "prose"):
+        (tmp_path / name).mkdir()
+        _picture(tmp_path / name / "0.png", len(name))
+        (tmp_path / name / "0.txt").write_text("one, two, three, four")
+        told = f"shuffle_caption = {str(name == 'tags').lower()}"
+        subsets.append(f'[[datasets.subsets]]\nimage_dir = "{name}"\n{told}\n')
+    (tmp_path / "data.toml").write_text("[[datasets]]\n" + "".join(subsets))
+    folder = _open(tmp_path / "data.toml", holdout=0)
+    tags, prose = folder.in_orders(folder.captions, seed=0)
+    assert len(tags) == len(prose) == folder.config.tag_orders
+    assert len(set(tags)) > 1
+    assert set(prose) == {"one, two, three, four"}

@@ -201,3 +201,64 @@ def test_the_report_is_the_same_every_time(tmp_path: Path) -> None:
     rows = [document(report, summarise(report)) for report in (_check(tmp_path), _check(tmp_path))]
     assert rows[0] == rows[1]
     assert [Path(row["file"]).name for row in rows[0]["used"]] == sorted(names)
+
+
+def test_captions_that_are_lost_or_no_text_leave_their_pictures_out_by_name(
+    tmp_path: Path,
+) -> None:
+    for number, name in enumerate(("wide", "null", "link", "folder", "pipe", "capitals")):
+        _picture(tmp_path / f"{name}.png", number)
+    (tmp_path / "wide.txt").write_bytes("a bear".encode("utf-16-le"))
+    (tmp_path / "null.txt").write_bytes(b"a\0bear")
+    (tmp_path / "link.txt").symlink_to("/nowhere/at/all.txt")
+    (tmp_path / "folder.txt").mkdir()
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "capitals.TXT").write_text("a bear")
+    report = _check(tmp_path)
+    assert [picture.entry.caption for picture in report.used] == ["a bear"]
+    reasons = {Path(item.what).name: item.reason for item in report.skipped}
+    assert "null.txt has zero bytes and is no text" in reasons["null.png"]
+    assert "wide.txt has zero bytes and is no text" in reasons["wide.png"]
+    assert "link.txt cannot be read (No such file" in reasons["link.png"]
+    assert "folder.txt is a folder, pipe or device" in reasons["folder.png"]
+    assert "pipe.txt is a folder, pipe or device" in reasons["pipe.png"]
+
+
+def test_a_listing_leads_out_of_its_folder_nowhere(tmp_path: Path) -> None:
+    _picture(tmp_path / "outside.png", 0)
+    folder = tmp_path / "data"
+    _picture(folder / "a.png", 1)
+    _picture(folder / "b.png", 2)
+    lines = [
+        {"file_name": "../outside.png", "text": "outside"},
+        {"file_name": str(tmp_path / "outside.png"), "text": "outside"},
+        {"file_name": "sub/../../outside.png", "text": "outside"},
+        {"file_name": str(folder / "a.png"), "text": "inside"},
+        {"file_name": "./a.png", "text": "inside"},
+        {"file_name": "a.png", "text": "another"},
+        {"file_name": 5, "text": "a number"},
+        {"file_name": "b.png", "text": ["a", "list"]},
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    report = _check(folder)
+    used = [(picture.entry.path, picture.entry.caption) for picture in report.used]
+    assert used == [(folder / "a.png", "inside"), (folder / "a.png", "another")]
+    assert "with another caption" in report.used[1].remarks[0].text
+    reasons = [item.reason for item in report.skipped]
+    assert sum("lies outside of" in reason for reason in reasons) == 2
+    assert "says what line 4 says; remove one of them" in reasons
+    assert 'has a file_name that is no text; write {"file_name": ..., "text": ...}' in reasons
+    assert any("its text is no string" in reason for reason in reasons)
+
+
+def test_folders_named_like_pictures_and_shared_captions_are_told(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    _captioned(tmp_path / "twin.jpg", 0, "a twin")
+    _picture(tmp_path / "twin.png", 1)
+    _captioned(tmp_path / "masked.png", 2, "its mask is a link to nothing")
+    (tmp_path / "masked.mask.png").symlink_to("/nowhere/at/all.png")
+    report = _check(tmp_path)
+    assert _kinds(report)["folder.png"] == "folder"
+    assert _kinds(report)["masked.png"] == "mask"
+    remarks = [[remark.kind for remark in picture.remarks] for picture in report.used]
+    assert remarks == [[], ["shared caption"]]

@@ -67,7 +67,7 @@ def test_the_lower_level_wins(tmp_path: Path) -> None:
     assert not found.entries[3].tag_order.shuffle
     assert not found.skipped
     notes = "\n".join(found.notes)
-    assert "not applied, the run file decides: resolution, batch_size, shuffle_caption" in notes
+    assert "not applied, the run file decides: resolution, batch_size" in notes
     assert "datasets[0].subsets[2]: image_dir is that of a subset before" in notes
 
 
@@ -103,6 +103,15 @@ def test_pictures_of_subfolders_and_of_regularisation_are_named(tmp_path: Path) 
             "metadata_file is not read; write the captions",
         ),
         ("x = " + "[" * 5000, "cannot be read"),
+        (f'[[datasets]]\n[[datasets.subsets]]\nimage_dir = "{"x" * 400}"', "is not a folder"),
+        (
+            '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "."\ncaption_extension = "txt"',
+            "write it as '.txt'",
+        ),
+        (
+            '[[datasets]]\n[[datasets.subsets]]\nimage_dir = "."\nnum_repeats = 1000000000000',
+            "num_repeats = 1000000000000",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -143,6 +143,8 @@ def test_drawn_pictures_have_no_loss(subject: Subject, pictures: Path) -> None:
     drawn = replace(subject, denoising=None, drawn=open_all(str(pictures), 64))
     with pytest.raises(TrainError, match="pictures have no loss; name a model or a run"):
         measured(drawn, Judges(), measures=("loss",))
+    with pytest.raises(TrainError, match=r"nothing can be measured: .* name a file of them"):
+        measured(drawn, Judges())
 
 
 def test_what_is_no_clip_is_told(pictures: Path, tmp_path: Path) -> None:

@@ -276,6 +276,18 @@ def test_the_new_word_begins_as_the_initial_one_and_stands_in_its_place(
     assert task.config.name == "it"
 
 
+def test_a_new_word_can_begin_as_a_description_and_keeps_the_captions_places(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    more = {"templates": "captions", "num_vectors": 0, "placeholder": "<it>", "noun": "cat"}
+    more["initial"] = "black cat under a tree"
+    task = build_task(settings("textual_inversion", tiny_model, cats, **more), tmp_path)
+    same = outputs(task.parts, "a black cat under a tree")
+    assert torch.equal(outputs(task.parts, "a <it>"), same)
+    shown = task.source.fixed([0])["token_ids"]
+    assert torch.equal(shown, task.parts.text_encoder.tokenizer(["a <it> on a mat"]))
+
+
 def test_vectors_beyond_the_initial_word_begin_as_it_or_as_the_end_of_a_prompt(
     tiny_model: Path, cats: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from sd_train import DataConfig, PictureFolder, TrainError, VAETrainConfig
 from sd_train.config import WeightingSettings
 from sd_train.data_check import DataReport, check_pictures, find_pictures
 from sd_train.data_summary import document, summarise, summary_lines
-from sd_train.latents import DenoiserSource, TextTable, encode_folder
+from sd_train.latents import DenoiserSource, TextTable, encode_pictures
 from sd_train.prior import PriorSource
 from sd_train.seeds import generator_for
 from sd_train.tasks.denoising import Denoising
@@ -181,7 +181,7 @@ def test_a_mask_weighs_the_loss_of_each_latent() -> None:
 
 def test_cached_latents_come_with_the_masks_that_fresh_ones_have(tmp_path: Path) -> None:
     vae, folder = tiny_parts().vae, _open(_write(tmp_path / "a"))
-    found = encode_folder(vae, folder, print)
+    found = encode_pictures(vae, folder, range(3))
     side = SIZE // vae.config.downsampling
     assert found["mask"].shape == (3, 1, side, side)
     fresh = functional.avg_pool2d(folder.masked([0, 1, 2])["mask"], vae.config.downsampling)

@@ -1,5 +1,6 @@
 """Killed processes, full disks, rotten files: no run loses what it had saved."""
 
+import json
 import os
 import signal
 import subprocess
@@ -49,6 +50,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
+def say_nothing(path: Path) -> None:
+    path.write_text('{"files": {}}')
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "words"),
     [
@@ -56,6 +61,8 @@ def cut(path: Path) -> None:
         ("optimizer.safetensors", cut, "another size"),
         ("ema.safetensors", Path.unlink, "lacks ema"),
         ("manifest.json", cut, "cannot be read"),
+        ("manifest.json", Path.unlink, "lacks manifest"),
+        ("manifest.json", say_nothing, "lacks state"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_and_told(
@@ -79,10 +86,13 @@ def test_a_run_of_which_nothing_is_whole_says_so(tmp_path: Path) -> None:
         train(ToyTask(), config(), tmp_path, resume=True)
 
 
-def test_checkpoints_of_earlier_versions_have_no_manifest_and_are_believed(tmp_path: Path) -> None:
-    stopped = train(ToyTask(), config(), tmp_path, Recorder(4))
-    (stopped.checkpoint / "manifest.json").unlink()
-    assert train(ToyTask(), config(), tmp_path, resume=True).status == "finished"
+def test_a_line_of_the_log_that_a_crash_has_spoilt_is_dropped(tmp_path: Path) -> None:
+    train(ToyTask(), config(), tmp_path, Recorder(4))
+    with (tmp_path / "scalars.jsonl").open("ab") as log:
+        log.write(b"\x00\xff\x00\n[]\n")
+    train(ToyTask(), config(), tmp_path, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / "scalars.jsonl").open()]
+    assert [line["step"] for line in lines if "train/loss" in line] == [2, 4, 6, 8]
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(

@@ -360,7 +360,7 @@ def test_beside_pictures_a_shard_is_named_and_not_read(tmp_path: Path) -> None:
     (tmp_path / "outside.png").write_bytes(_png(1))
     report = _check(tmp_path)
     assert [picture.entry.path.name for picture in report.used] == ["outside.png"]
-    assert [(item.what, item.kind) for item in report.others] == [
+    assert [(item.what, item.kind) for item in report.skipped] == [
         (str(tmp_path / "0.tar"), "shard")
     ]
 

@@ -347,6 +347,27 @@ def test_dropped_captions_become_the_empty_prompt(
     assert 70 <= sum(kinds) <= 130
 
 
+def test_shuffled_tags_are_learnt_and_validation_has_them_as_written(
+    pictures: Path, vae_folder: Path, tmp_path: Path
+) -> None:
+    for path in pictures.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        (tmp_path / path.name).with_suffix(".txt").write_text("square, red, small, old")
+    data = {"folder": str(tmp_path), "size": 32, "holdout": 2, "caption_dropout": 0.0}
+    config = _denoiser_config(pictures, vae_folder, data={**data, "shuffle_tags": True})
+    task = build_denoiser_task(config, tmp_path / "cache")
+    folder, tokenizer = task.source.folder, task.text_encoder.tokenizer
+    orders = folder.in_orders(folder.captions, config.trainer.seed)[folder.training[0]]
+    seen = {
+        tuple(task.source.batch([0], generator_for(0, "data", n))["token_ids"][0].tolist())
+        for n in range(60)
+    }
+    assert seen == {tuple(ids) for ids in tokenizer(orders).tolist()}
+    assert len(seen) > 3
+    (written,) = tokenizer(["square, red, small, old"])
+    assert (task.source.held_out()[0]["token_ids"] == written).all()
+
+
 def test_captions_beyond_the_context_are_told(
     pictures: Path, vae_folder: Path, tmp_path: Path
 ) -> None:

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from toy import Recorder, ToyTask, assert_same_checkpoint, config
 
 from sd_checkpoint import Checkpoint
-from sd_train import TrainError, export, train
+from sd_train import Batch, TrainError, export, train
 from sd_train.state import checkpoint_folder, list_checkpoints
 
 
@@ -78,6 +79,33 @@ def test_a_diverged_run_ends_with_an_error_that_says_what_to_change(tmp_path: Pa
         train(task, config(steps=50, accumulate=1), tmp_path)
 
 
+def test_a_loss_that_is_not_finite_is_not_learnt_though_its_gradients_are(tmp_path: Path) -> None:
+    class Endless(ToyTask):
+        def loss(
+            self, batch: Batch, generator: torch.Generator
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            return super().loss(batch, generator)[0] + torch.inf, {}
+
+    recorder = Recorder()
+    result = train(Endless(), config(steps=1, warmup_steps=0), tmp_path, recorder)
+    weights = Checkpoint.open(result.checkpoint / "weights.safetensors")
+    assert torch.equal(weights["net.0.weight"], ToyTask().net.state_dict()["0.weight"])
+    assert any("1 in a row" in line for line in recorder.messages)
+
+
+def test_steps_that_are_not_applied_push_no_checkpoint_out(tmp_path: Path) -> None:
+    task = ToyTask(poison=range(4, 100))
+    with pytest.raises(TrainError, match="the checkpoints are from before"):
+        train(task, config(steps=50, accumulate=1, save_every=1), tmp_path)
+    assert list_checkpoints(tmp_path) == [checkpoint_folder(tmp_path, step) for step in (3, 4)]
+
+
+def test_a_save_that_was_put_off_comes_with_the_next_step_that_is_applied(tmp_path: Path) -> None:
+    settings = config(steps=7, accumulate=1, save_every=3, keep_last=9, validate_every=0)
+    train(ToyTask(poison=[2, 3]), settings, tmp_path)
+    assert list_checkpoints(tmp_path) == [checkpoint_folder(tmp_path, step) for step in (5, 6, 7)]
+
+
 def test_fp16_scales_the_loss_and_keeps_the_scale_across_a_resume(tmp_path: Path) -> None:
     settings = config(precision="fp16")
     straight = train(ToyTask(), settings, tmp_path / "straight")
@@ -107,12 +135,32 @@ def test_a_folder_that_holds_a_run_is_not_trained_over(tmp_path: Path) -> None:
         train(ToyTask(), config(), tmp_path)
 
 
-def test_resuming_needs_a_checkpoint_and_the_same_seed(tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match="holds no checkpoint"):
+def test_resuming_needs_a_run_and_the_same_seed(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="there is no run"):
         train(ToyTask(), config(), tmp_path / "nothing", resume=True)
+    assert not (tmp_path / "nothing").exists()
     train(ToyTask(), config(), tmp_path / "run", Recorder(2))
     with pytest.raises(TrainError, match=r"trainer\.seed = 7"):
         train(ToyTask(), config(seed=7), tmp_path / "run", resume=True)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints/.tmp-0123abcd-step-00000002").mkdir(parents=True)
+    told = Recorder()
+    resumed = train(ToyTask(), config(), tmp_path / "run", told, resume=True)
+    assert any("no checkpoint yet" in line for line in told.messages)
+    straight = train(ToyTask(), config(), tmp_path / "straight")
+    assert_same_checkpoint(straight.checkpoint, resumed.checkpoint)
+
+
+def test_another_optimizer_is_refused_and_the_settings_stay_as_they_were(tmp_path: Path) -> None:
+    settings = config()
+    train(ToyTask(), settings, tmp_path, Recorder(2), settings=settings)
+    kept = (tmp_path / "config.toml").read_text()
+    other = config(optimizer="adafactor")
+    with pytest.raises(TrainError, match=r"'adafactor', but .* was trained with 'adamw'"):
+        train(ToyTask(), other, tmp_path, resume=True, settings=other)
+    assert (tmp_path / "config.toml").read_text() == kept
 
 
 def test_rates_may_differ_between_modules_but_must_name_one(tmp_path: Path) -> None:

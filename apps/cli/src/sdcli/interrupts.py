@@ -1,11 +1,55 @@
-"""Ctrl-C while pictures are drawn: the step that runs is finished, and what is done is kept."""
+"""What Ctrl-C and SIGTERM end, and when: a drawing after its step, all else at once."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from sdcli.progress import note
+
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ending:
+    """Ends a command at once, by an exception, so that what is half written is cleared away."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal."""
+        self.signal = number
+        self.end()
+
+    def end(self) -> None:
+        """Raise what ends the command if a signal came."""
+        if self.signal == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        if self.signal is not None:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def at_once() -> Iterator[Ending]:
+    """End on Ctrl-C and SIGTERM inside the context (main thread only)."""
+    ending = Ending()
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, ending) for number in _NUMBERS}
+    try:
+        yield ending
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_if_asked() -> None:
+    """End now where a signal came before, but a library that was being imported swallowed it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, Ending):
+        handler.end()
 
 
 @contextmanager

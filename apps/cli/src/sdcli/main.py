@@ -2,12 +2,14 @@
 
 import gc
 import sys
+from signal import SIGINT
 
 import typer
 from typer.exceptions import Abort, TyperException
 
 from sdcli import commands
 from sdcli.errors import is_user_error, one_line
+from sdcli.interrupts import at_once
 
 
 def program(asked: str | None = None) -> typer.Typer:
@@ -24,7 +26,7 @@ def program(asked: str | None = None) -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 2 bad input in one line, 130 interrupted."""
+    """Run the command line and exit: 0 done, 2 bad input in one line, 130 or 143 by a signal."""
     # Importing torch makes a million objects that stay, and Python's collector would go through
     # them every 700: a tenth of the time to the first step.
     gc.set_threshold(100_000)
@@ -33,6 +35,15 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
+    with at_once() as ending:
+        code = _run(arguments)
+        if ending.signal is not None:
+            _complain("interrupted" if ending.signal == SIGINT else "terminated")
+            code = 128 + ending.signal
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     app = program(arguments[0] if arguments else None)
     try:
         result = app(args=arguments, prog_name="sdcli", standalone_mode=False)
@@ -44,8 +55,9 @@ def run(arguments: list[str]) -> int:
             _complain(one_line(told))
         return 2
     except (KeyboardInterrupt, Abort):
-        _complain("interrupted")
         return 130
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
     except ValueError as error:
         if not is_user_error(error):
             raise

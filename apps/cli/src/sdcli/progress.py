@@ -16,7 +16,8 @@ def stderr() -> "Console":
     # Imported here and below: a help has nothing to show, and waits for nothing.
     from rich.console import Console
 
-    return Console(stderr=True)
+    # Captions and file names have brackets and colons of their own.
+    return Console(stderr=True, markup=False, emoji=False)
 
 
 @contextmanager
@@ -37,12 +38,12 @@ def progress(*, transient: bool = False) -> Iterator["Progress"]:
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     hidden = transient and not stderr().is_terminal
     with Progress(*columns, console=stderr(), transient=transient, disable=hidden) as bars:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sdcli.interrupts import end_if_asked
 from sdcli.progress import progress, stderr
 from sdcli.results import show
 
@@ -74,8 +75,13 @@ def trained(settings: "RunConfig", folder: Path, *, resume: bool) -> "TrainResul
     from sd_ops import freed_memory_kept
     from sd_train import run
 
+    end_if_asked()
     with reporter() as report, freed_memory_kept():
-        return run(settings, folder, report, resume=resume)
+        try:
+            return run(settings, folder, report, resume=resume)
+        except KeyboardInterrupt:
+            report.message(f"interrupted; what {folder} has saved stands")
+            raise
 
 
 def show_result(

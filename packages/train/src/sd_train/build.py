@@ -9,10 +9,11 @@ from sd_ops import use_fast_paths
 from sd_pipeline import Classes, Parts, PipelineError, Scheduler, load_unet, load_vae
 from sd_sampler import DiffusionConfig
 from sd_textenc import TextTower
+from sd_train.cache import Rows
 from sd_train.config import DenoiserTrainConfig, ScheduleSettings
 from sd_train.data import PictureFolder, check_sizes, describe
 from sd_train.data_buckets import check_buckets
-from sd_train.encoded import posteriors, text_table
+from sd_train.encoded import posteriors, run_cache, text_table
 from sd_train.errors import TrainError
 from sd_train.label_table import LabelTable
 from sd_train.latents import DenoiserSource, smallest_step
@@ -74,6 +75,7 @@ def build_denoiser_task(
     unet.to(device).to(memory_format=layout)
     unet.set_attention_backend(config.attention)
     vae.set_attention_backend(config.attention)
+    unet.gradient_checkpointing = config.gradient_checkpointing
     use_fast_paths(unet)
     use_fast_paths(vae)
     parts = Parts(
@@ -83,13 +85,14 @@ def build_denoiser_task(
         scheduler=_scheduler(config.schedule, config.objective.prediction),
         classes=folder.classes,
     )
+    cache = run_cache(cache_folder, config.data, reporter)
     table = None
     if encoder is not None and text is not None:
-        texts = [[caption] for caption in folder.captions]
-        table = text_table(encoder, texts, cache_folder, reporter, live=text.train)
-    latents: dict[str, Tensor] = {}
+        texts = folder.in_orders(folder.captions, config.trainer.seed)
+        table = text_table(encoder, texts, cache, reporter, live=text.train)
+    latents: dict[str, Tensor | Rows] = {}
     if config.cache_latents:
-        latents = posteriors(vae, folder, config.trainer.precision, cache_folder, reporter)
+        latents = posteriors(vae, folder, config.trainer.precision, cache, reporter)
     source = DenoiserSource(folder, latents, table, labels=label_table(folder))
     return DenoiserTask(parts, source, config)
 

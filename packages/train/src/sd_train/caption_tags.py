@@ -36,6 +36,17 @@ def shuffled(caption: str, order: TagOrder, generator: torch.Generator) -> str:
     return f"{order.separator} ".join([*first, *middle, *last])
 
 
+def in_orders(
+    caption: str, order: TagOrder, num_orders: int, generator: torch.Generator
+) -> list[str]:
+    """Return a caption as it is written, and after it with its tags in other orders.
+
+    They are `num_orders` in all, some equal where there are few tags.
+    """
+    others = (shuffled(caption, order, generator) for _ in range(num_orders - 1))
+    return [caption, *others]
+
+
 def _parts(caption: str, order: TagOrder) -> tuple[list[str], list[str], list[str]]:
     if order.keep_separator and order.keep_separator in caption:
         pieces = caption.split(order.keep_separator, 2)

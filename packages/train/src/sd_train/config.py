@@ -130,6 +130,11 @@ class DataConfig(Settings):
 
     A mask, `name.mask.png` beside a picture, weighs what a denoiser learns of it: white is learnt,
     black not. With `alpha_is_mask` a picture without one has its alpha for a mask.
+
+    With `shuffle_tags` what stands between a caption's commas is learnt in `tag_orders` orders,
+    drawn once, the first `keep_tags` always in front; kohya's TOML can say so of single folders.
+
+    What frozen encoders say of the data takes at most `cache_gb` GB in the run's folder.
     """
 
     folder: str
@@ -139,11 +144,15 @@ class DataConfig(Settings):
     bucket_step: Count = 0
     flip: bool = False
     caption_dropout: Fraction = 0.1
+    shuffle_tags: bool = False
+    keep_tags: Count = 0
+    tag_orders: AtLeastOne = 8
     holdout: Count = 64
     in_memory: bool = True
     background: tuple[Channel, Channel, Channel] = WHITE
     max_pixels: Annotated[int, Field(ge=1, le=2 * MAX_PIXELS)] = MAX_PIXELS
     alpha_is_mask: bool = False
+    cache_gb: Annotated[float, Field(gt=0)] = 100.0
     labels: Literal["", "folders", "data"] = ""
     classes: tuple[str, ...] = ()
     label_dropout: Fraction = 0.1
@@ -360,6 +369,8 @@ class DenoiserTrainConfig(Settings):
     With `arch = "dit"` a diffusion transformer stands in its place; `unet` holds its preset (xl2,
     scenes) and fields, and whatever else reads the run is none the wiser.
     `vae` is the autoencoder's folder; `attention` one of `sd_ops.ATTENTION_BACKENDS`.
+    `gradient_checkpointing` computes activations again in the backward pass: less memory, more
+    time.
     """
 
     trainer: TrainerConfig
@@ -374,6 +385,7 @@ class DenoiserTrainConfig(Settings):
     cache_latents: bool = True
     sample_posterior: bool = False
     attention: str = "auto"
+    gradient_checkpointing: bool = False
     init_from: str = ""
     export_dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
 

@@ -13,6 +13,7 @@ from sd_pipeline.classes import Classes
 from sd_pipeline.picture_opener import PictureError
 from sd_pipeline.printable import printable
 from sd_train.buckets import Size
+from sd_train.caption_tags import TagOrder, in_orders
 from sd_train.config import DataConfig
 from sd_train.data_buckets import bucket_of
 from sd_train.data_check import check_pictures
@@ -20,9 +21,10 @@ from sd_train.data_summary import dropped_lines, summarise, summary_lines
 from sd_train.entry_pictures import open_entry
 from sd_train.errors import TrainError
 from sd_train.labels import find_labelled
+from sd_train.seeds import generator_for
 from sd_train.task import Batch
 
-_DROPPED_SHOWN = 10
+_DROPPED_SHOWN = 200
 _OPENER = "picture_opener 1"  # change it when `open_picture` gives other pixels
 
 
@@ -80,6 +82,21 @@ class PictureFolder:
     def captions(self) -> list[str]:
         """The captions in the order of the pictures."""
         return [entry.caption for entry in self.entries]
+
+    def in_orders(self, captions: Sequence[str], seed: int) -> list[list[str]]:
+        """Return each picture's caption as it is written, and its tags' other orders.
+
+        Of every picture as many: one where nothing is shuffled.
+        """
+        config, orders = self.config, [entry.tag_order for entry in self.entries]
+        if config.shuffle_tags:
+            ours = TagOrder(shuffle=True, keep_tokens=config.keep_tags)
+            orders = [order if order.shuffle else ours for order in orders]
+        count = config.tag_orders if any(order.shuffle for order in orders) else 1
+        return [
+            in_orders(caption, order, count, generator_for(seed, "tags", place))
+            for place, (caption, order) in enumerate(zip(captions, orders, strict=True))
+        ]
 
     @property
     def labels(self) -> list[int]:
@@ -141,15 +158,17 @@ class PictureFolder:
             squares.append(window.flip(1) if mirror and self.config.flip else window)
         return rearrange(torch.stack(squares), "b h w c -> b c h w")
 
-    def fingerprint(self) -> str:
-        """Hash the contents of all pictures and masks, as this folder hands them out."""
-        digest = hashlib.sha256(f"{self.config.size}/{len(self)}".encode())
+    def fingerprint(self, places: Sequence[int] | None = None) -> str:
+        """Hash the contents of pictures, or all, and masks, as this folder hands them out."""
+        places = range(len(self)) if places is None else places
+        digest = hashlib.sha256(f"{self.config.size}/{len(places)}".encode())
         if self._images is None:  # the files alone do not say how they are opened
             digest.update(f"{_OPENER}/{self.config.background}".encode())
             digest.update(f"/masks, alpha {self.config.alpha_is_mask}".encode() * self.has_masks)
         if self.config.buckets:
-            digest.update(f"/buckets {self.sizes}".encode())
-        for index, entry in enumerate(self.entries):
+            digest.update(f"/buckets {[self.sizes[place] for place in places]}".encode())
+        for index in places:
+            entry = self.entries[index]
             if self._images is not None:
                 digest.update(self._images[index].numpy().data)
             else:

@@ -82,6 +82,7 @@ def _scan_folder(folder: Path) -> Found:
     shards = [] if found.entries else shards_in(folder)
     if shards:
         known = {str(shard) for shard in shards}
+        found.skipped = [item for item in found.skipped if item.what not in known]
         found.others = [item for item in found.others if item.what not in known]
         scan_shards(shards, found)
     return found
@@ -134,13 +135,17 @@ def _facts(image: Image.Image) -> _Facts:
 def _report(found: Found, results: "list[_Facts | PictureError]", config: DataConfig) -> DataReport:
     used, skipped = [], list(found.skipped)
     first_of: dict[str, Path | TarMember] = {}
+    named: dict[str, Path | TarMember] = {}
     for number, (entry, result) in enumerate(zip(found.entries, results, strict=True)):
         if isinstance(result, PictureError):
             skipped.append(Skipped(str(entry.path), result.reason, result.kind))
             continue
         first = first_of.get(result.pixels)
         first_of.setdefault(result.pixels, entry.path)
-        remarks = tuple(_remarks(entry, result, first, config))
+        remarks = (
+            *_remarks(entry, result, first, config),
+            *_shared_name(entry, named.setdefault(_stem(entry.path), entry.path)),
+        )
         used.append(
             UsedPicture(
                 number=number,
@@ -164,6 +169,17 @@ def _report(found: Found, results: "list[_Facts | PictureError]", config: DataCo
     )
 
 
+def _stem(path: Path | TarMember) -> str:
+    return str(path.with_suffix("")) if isinstance(path, Path) else f"{path.shard}:{path.base}"
+
+
+def _shared_name(entry: Entry, first: Path | TarMember) -> list[Remark]:
+    """Remark that two pictures, such as a.jpg and a.png, have one caption file."""
+    if first == entry.path or entry.caption_from != "file":
+        return []
+    return [Remark("shared caption", f"its caption file is that of {first}, too")]
+
+
 def _remarks(
     entry: Entry, facts: _Facts, first: Path | TarMember | None, config: DataConfig
 ) -> list[Remark]:
@@ -177,7 +193,9 @@ def _remarks(
     elif len(re.findall(r"\w", entry.caption)) < _FEWEST_LETTERS:
         remarks.append(Remark("near-empty caption", f"the caption is {entry.caption!r}"))
     if first is not None:
-        remarks.append(Remark("duplicate", f"the same pixels as {first}"))
+        again = "the same picture again, with another caption"
+        told = again if first == entry.path else f"the same pixels as {first}"
+        remarks.append(Remark("duplicate", told))
     width, height = bucket_of(facts.width, facts.height, config)
     if facts.width < width or facts.height < height:
         told = f"{width} x {height}" if config.buckets else f"{width}"

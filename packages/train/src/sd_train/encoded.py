@@ -7,19 +7,28 @@ import torch
 from torch import Tensor
 
 from sd_textenc import DualTextEncoder, TextTower
-from sd_train.cache import cached, module_fingerprint
+from sd_train.cache import PIECE, Cache, Rows, module_fingerprint
+from sd_train.config import DataConfig
 from sd_train.data import PictureFolder
-from sd_train.latents import TextTable, encode_folder
+from sd_train.data_buckets import by_size, name_of
+from sd_train.latents import TextTable, encode_pictures
 from sd_train.precision import autocast
 from sd_train.reporter import Reporter
 from sd_train.text import encode_all, tokenize
 from sd_vae import AutoencoderKL
 
+_TELL_EVERY = 32  # pieces
+
+
+def run_cache(folder: Path | None, config: DataConfig, reporter: Reporter) -> Cache:
+    """Return the cache of a run, of the size that its settings allow."""
+    return Cache(folder=folder, limit=round(config.cache_gb * 1e9), tell=reporter.message)
+
 
 def text_table(
     encoder: TextTower | DualTextEncoder,
     texts: Sequence[Sequence[str]],
-    cache_folder: Path | None,
+    cache: Cache,
     reporter: Reporter,
     *,
     live: bool = False,
@@ -39,11 +48,15 @@ def text_table(
     if live:
         return TextTable(values=token_ids, rows=rows, zeros_for_empty=zeros_for_empty)
 
-    def compute() -> dict[str, Tensor]:
-        reporter.message(f"encoding {len(unique)} captions")
-        return encode_all(encoder, token_ids)
+    parts = [slice(start, start + PIECE) for start in range(0, len(unique), PIECE)]
 
-    values = cached(cache_folder, "text", _key(encoder, unique), compute)
+    def compute(number: int) -> dict[str, Tensor]:
+        if number % _TELL_EVERY == 0:
+            reporter.message(f"encoding captions: {parts[number].start} of {len(unique)}")
+        return encode_all(encoder, {name: ids[parts[number]] for name, ids in token_ids.items()})
+
+    known = _fingerprint(encoder)
+    values = cache.rows("text", [f"{known}/{unique[part]}" for part in parts], compute)
     return TextTable(values=values, rows=rows, zeros_for_empty=zeros_for_empty)
 
 
@@ -51,20 +64,33 @@ def posteriors(
     vae: AutoencoderKL,
     folder: PictureFolder,
     precision: str,
-    cache_folder: Path | None,
+    cache: Cache,
     reporter: Reporter,
-) -> dict[str, Tensor]:
-    """Encode the pictures of a folder: see `encode_folder`."""
-    key = f"{folder.fingerprint()}/{module_fingerprint(vae)}/{precision}"
+) -> dict[str, Tensor | Rows]:
+    """Encode the pictures of a folder, as `encode_pictures` does.
 
-    def compute() -> dict[str, Tensor]:
-        with autocast(precision, next(vae.parameters()).device):
-            return encode_folder(vae, folder, reporter.message)
+    With buckets there is one of each tensor a size, `mean/768x320` and so on, of the pictures of
+    that size in their order.
+    """
+    known, found = f"{module_fingerprint(vae)}/{precision}", {}
+    for size, members in by_size(range(len(folder)), folder.sizes).items():
+        parts = [members[start : start + PIECE] for start in range(0, len(members), PIECE)]
 
-    return cached(cache_folder, "latents", key, compute)
+        def compute(number: int, parts: Sequence[Sequence[int]] = parts) -> dict[str, Tensor]:
+            if number % _TELL_EVERY == 0:
+                done = number * PIECE
+                reporter.message(f"encoding pictures: {done} of {sum(map(len, parts))}")
+            with autocast(precision, next(vae.parameters()).device):
+                return encode_pictures(vae, folder, parts[number])
+
+        keys = [f"{folder.fingerprint(part)}/{known}" for part in parts]
+        suffix = f"/{name_of(size)}" * folder.config.buckets
+        for name, values in cache.rows("latents", keys, compute).items():
+            found[f"{name}{suffix}"] = values
+    return found
 
 
-def _key(encoder: TextTower | DualTextEncoder, texts: Sequence[str]) -> str:
+def _fingerprint(encoder: TextTower | DualTextEncoder) -> str:
     towers = (encoder.first, encoder.second) if isinstance(encoder, DualTextEncoder) else (encoder,)
     files = "/".join(str(tower.tokenizer.files()) for tower in towers)
-    return f"{module_fingerprint(encoder)}/{files}/{texts}"
+    return f"{module_fingerprint(encoder)}/{files}"

@@ -1,6 +1,7 @@
 """What a data set is made of: pictures with captions, and what is left out of it."""
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -91,18 +92,20 @@ class Subset:
 def mask_beside(picture: Path) -> Path | None:
     """Return the mask beside a picture: `name.mask.png` beside `name.jpg`, if it is there."""
     mask = picture.with_name(picture.stem + MASK_SUFFIX)
-    return mask if os.path.isfile(mask) else None  # Path.is_file raises on names that are too long
+    return mask if os.path.lexists(mask) else None  # a link to nothing is a mask that is lost
 
 
 def caption_beside(picture: Path, suffixes: tuple[str, ...] = CAPTION_SUFFIXES) -> str | None:
     """Read the caption file beside a picture, its lines joined; None if there is none.
 
-    Raises CaptionError if it is not UTF-8, larger than 64 KiB or may not be read.
+    A suffix may be in capitals. Raises CaptionError if the file is not UTF-8, larger than 64 KiB,
+    may not be read or is no file.
     """
     for suffix in suffixes:
-        sidecar = picture.with_name(picture.stem + suffix)
-        if os.path.isfile(sidecar):
-            return _read_caption(sidecar)
+        for told in dict.fromkeys((suffix, suffix.upper())):
+            sidecar = picture.with_name(picture.stem + told)
+            if os.path.lexists(sidecar):  # a link to nothing is a caption that is lost
+                return _read_caption(sidecar)
     return None
 
 
@@ -122,7 +125,7 @@ def label_of(value: object) -> str | None:
 def decode_caption(content: bytes, name: str) -> str:
     """Return the caption in the bytes of the file called `name`, its lines joined.
 
-    Raises CaptionError unless they are UTF-8 of at most 64 KiB.
+    Raises CaptionError unless they are UTF-8 text of at most 64 KiB.
     """
     if len(content) > MAX_CAPTION_BYTES:
         raise CaptionError(f"{name} is larger than 64 KiB; shorten it")
@@ -130,13 +133,18 @@ def decode_caption(content: bytes, name: str) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CaptionError(f"{name} is not UTF-8; save it as UTF-8") from error
+    if "\0" in text:  # as UTF-16 has them, whose letters can pass for UTF-8
+        raise CaptionError(f"{name} has zero bytes and is no text; save it as UTF-8")
     return " ".join(text.split())
 
 
 def _read_caption(sidecar: Path) -> str:
     try:
+        if not stat.S_ISREG(sidecar.stat().st_mode):  # opening a pipe would wait for ever
+            raise CaptionError(f"{sidecar.name} is a folder, pipe or device; put a file there")
         with sidecar.open("rb") as file:
             content = file.read(MAX_CAPTION_BYTES + 1)
     except OSError as error:
-        raise CaptionError(f"{sidecar.name} cannot be read ({error.strerror})") from error
+        what = f"{sidecar.name} cannot be read ({error.strerror})"
+        raise CaptionError(f"{what}; mend it or remove it") from error
     return decode_caption(content, sidecar.name)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sd_pipeline import Parts
 from sd_train.build import label_table
+from sd_train.cache import Cache
 from sd_train.config import DataConfig, DenoiserTrainConfig, SampleSettings, WeightingSettings
 from sd_train.data import PictureFolder
 from sd_train.data_buckets import by_size
@@ -17,7 +18,7 @@ from sd_train.data_check import find_pictures
 from sd_train.encoded import text_table
 from sd_train.errors import TrainError
 from sd_train.finetune_base import told_sizes
-from sd_train.latents import encode_folder
+from sd_train.latents import encode_pictures
 from sd_train.learnt import as_learnt
 from sd_train.reporter import Reporter
 from sd_train.run import build_task, load_run
@@ -157,16 +158,12 @@ def _examples(
     empty, kept = parts.zeros_for_empty, torch.zeros(len(places), dtype=torch.bool)
     told: dict[str, Tensor] = {}
     if parts.text_encoder is not None:
-        table = text_table(parts.text_encoder, captions, None, reporter, zeros_for_empty=empty)
+        table = text_table(parts.text_encoder, captions, Cache(), reporter, zeros_for_empty=empty)
         told |= table.take(range(len(places)), kept)
     labels = label_table(folder)
     if labels is not None and parts.classes is not None:
         told |= labels.take(places, kept)
-    latents = encode_folder(parts.vae, folder, reporter.message, places)
+    latents = encode_pictures(parts.vae, folder, places)
     if parts.unet.config.takes_sizes:
         told["sizes"] = told_sizes(folder)[list(places)]
-    return {**told, **_of_one_size(latents)}
-
-
-def _of_one_size(latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.partition("/")[0]: values for name, values in latents.items()}
+    return {**told, **latents}

@@ -153,6 +153,11 @@ def _chosen(
         if lacking[measure]:
             raise TrainError(f"{lacking[measure]}, or leave {measure} out of the measures")
     chosen = set(config.measures) or {name for name, reason in lacking.items() if not reason}
+    if not chosen:
+        raise TrainError(
+            "nothing can be measured: pictures have no loss, and FID and KID need features; name a "
+            "file of them, or a CLIP"
+        )
     notes: list[str] = []
     if "fid" in chosen and judges.features is not None:
         counts = _num_drawn(subject, config), len(subject.places)

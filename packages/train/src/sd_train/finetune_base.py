@@ -12,9 +12,10 @@ from torch import Tensor
 from sd_ops import use_fast_paths
 from sd_pipeline import Defaults, Parts, Pipeline, build, locate, open_model, read_defaults
 from sd_train.buckets import place
+from sd_train.cache import Rows
 from sd_train.data import PictureFolder, check_sizes, describe
 from sd_train.data_buckets import check_buckets
-from sd_train.encoded import posteriors, text_table
+from sd_train.encoded import posteriors, run_cache, text_table
 from sd_train.errors import TrainError
 from sd_train.finetune_config import FinetuneConfig
 from sd_train.latents import DenoiserSource, smallest_step
@@ -54,9 +55,10 @@ class Base(Generic[ConfigT]):
         `live` text is encoded at every step, as it must be where the text's side learns. Latents
         are made once, unless pictures are mirrored at random.
         """
-        cache, parts = self.run_folder / "cache", self.parts
+        cache = run_cache(self.run_folder / "cache", folder.config, self.reporter)
+        parts = self.parts
         check_buckets(folder.sizes, folder.config, smallest_step(parts.unet, parts.vae))
-        latents: dict[str, Tensor] = {}
+        latents: dict[str, Tensor | Rows] = {}
         if not folder.config.flip:
             precision = self.config.trainer.precision
             # SDXL's autoencoder overflows in fp16.

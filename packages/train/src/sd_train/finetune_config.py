@@ -168,18 +168,19 @@ class TextualInversionConfig(FinetuneConfig):
     """A run of `textual-inversion`: vectors for a `placeholder` that begin as those of `initial`.
 
     `templates` "object" and "style" put the placeholder into sentences of that kind; with
-    "captions" it takes the place of the initial word in the pictures' own captions. An empty
-    `initial` is the noun, and an empty placeholder "my-" and that. Of more vectors than the initial
-    word has the rest begin as that word over again, or with `filler` "end" as what ends a prompt,
-    which says nothing, in front of it. Programs call an embedding as
-    its file is called, which is the placeholder without what file names cannot have. The layout
+    "captions" it takes the place of the initial word, or of the noun, in the pictures' own
+    captions. An empty `initial` is the noun, and an empty placeholder "my-" and that. `num_vectors`
+    0 is as many as the initial word has, which may be several words. Of more than that the rest
+    begin as that word over again, or with `filler` "end" as what ends a prompt, which says nothing,
+    in front of it. Programs call an embedding as its file is called, which is the placeholder
+    without what file names cannot have. The layout
     "webui" writes a .pt, the others .safetensors.
     """
 
     method: Literal["textual_inversion"] = "textual_inversion"
     placeholder: str = ""
     initial: str = ""
-    num_vectors: AtLeastOne = 1
+    num_vectors: Count = 0
     filler: Literal["initial", "end"] = "initial"
     templates: Literal["object", "style", "captions"] = "object"
     layout: Literal["diffusers", "kohya", "webui"] = "diffusers"

@@ -62,6 +62,16 @@ _INVERSION: Mapping[str, Values] = {
         "gradient_checkpointing": True,
     },
 }
+# Begun as a description in its own words ("white dog with brown patches and a blue scarf") the
+# embedded model draws a dog like that one from the first step, and 60 steps took the loss on Rex
+# from 0.286 to 0.267 with every place kept. 600 at twice the rate took it to 0.247, and with it the
+# colour of the one rug that was seen onto every mat.
+_DESCRIBED: Values = {
+    **_loop(120, 5e-3, 5, weight_decay=0.0),
+    "templates": "captions",
+    "objective": {"timesteps": "antithetic"},
+    "samples": {"guidance_scale": 4.0},
+}
 _HYPERNETWORK: Mapping[str, Values] = {
     "scenes": {**_loop(800, 5e-4, 4), **_SUBJECT, **_KEPT},
     "sd1": _loop(3000, 2e-5),
@@ -95,6 +105,9 @@ def finetune_config(kind: type[ConfigT], values: Mapping[str, Any], *, origin: s
     model = open_model(locate(str(values["model"])))
     method, line = str(kind.model_fields["method"].default), _line_of(model)
     preset = PRESETS[method][line]
+    described = len(str(values.get("initial", "")).split()) > 1
+    if method == "textual_inversion" and line == "scenes" and described:
+        preset = _DESCRIBED
     if method == "dreambooth" and "lora" in values:
         whole = {name: value for name, value in preset.items() if name != "train_text"}
         preset = _merged(whole, _LORA[line])

@@ -1,26 +1,19 @@
 """What lies in a folder of training pictures: plain, with a metadata.jsonl, or kohya's."""
 
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from sd_pipeline.printable import printable
 from sd_train.entries import (
     CAPTION_SUFFIXES,
     MASK_SUFFIX,
     CaptionError,
-    CaptionSource,
-    Entry,
     Found,
     Skipped,
     Subset,
-    caption_of_name,
-    label_of,
-    mask_beside,
 )
-from sd_train.errors import TrainError
+from sd_train.listing import LISTING, read_listing
 from sd_train.tar_member import TarMember
 
 PICTURE_SUFFIXES = (
@@ -30,9 +23,10 @@ OTHER_PICTURE_SUFFIXES = (
     ".avif", ".heic", ".heif", ".jxl", ".jp2", ".tga", ".psd", ".svg", ".ico", ".dng", ".cr2",
     ".nef", ".arw", ".exr",
 )  # fmt: skip
-LISTING = "metadata.jsonl"
+SHARD_SUFFIX = ".tar"
 MAX_REPEATS = 1000
 
+_FILE_SUFFIXES = (*PICTURE_SUFFIXES, *OTHER_PICTURE_SUFFIXES, *CAPTION_SUFFIXES, SHARD_SUFFIX)
 _KOHYA_FOLDER = re.compile(r"([0-9]+)_(.*)", re.DOTALL)
 
 
@@ -46,8 +40,8 @@ def scan(folder: Path) -> Found:
     found = Found()
     pictures = list_pictures(folder, found)
     listing = folder / LISTING
-    if listing.is_file():
-        _read_listing(listing, found)
+    if os.path.isfile(listing):  # Path.is_file raises where the folder may not be read
+        read_listing(listing, found)
         _name_unlisted(folder, pictures, found)
         return found
     subsets: dict[str, Subset] = {}
@@ -97,13 +91,16 @@ def list_pictures(folder: Path, found: Found) -> list[Path]:
             elif path.is_symlink():
                 reason = "a link to a folder, which is not followed; move the folder itself here"
                 found.skipped.append(Skipped(str(path), reason, "link"))
+            elif path.suffix.lower() in _FILE_SUFFIXES:
+                found.others.append(Skipped(str(path), "a folder, for all its name", "folder"))
         folders.sort()
         for name in sorted(files):
             _sort_file(Path(place, name), pictures, others, found)
     masks = [path for path in pictures if path.name.endswith(MASK_SUFFIX)]
     pictures = sorted(set(pictures).difference(masks))
     stems = {path.with_suffix("") for path in pictures}
-    found.others += [_other(path, stems) for path in sorted(others)]
+    for path in sorted(others):
+        _name_other(path, stems, found)
     for mask in sorted(masks):
         name_mask(mask, mask.with_name(mask.name.removesuffix(MASK_SUFFIX)) in stems, found)
     return pictures
@@ -133,17 +130,21 @@ def _sort_file(path: Path, pictures: list[Path], others: list[Path], found: Foun
         others.append(path)
 
 
-def _other(path: Path, stems: set[Path]) -> Skipped:
-    if path.name == LISTING:
-        return Skipped(str(path), "the captions", "caption file")
-    if path.suffix == ".tar":
+def _name_other(path: Path, stems: set[Path], found: Found) -> None:
+    """Say of a file that is no picture by its name what it is."""
+    suffix = path.suffix.lower()
+    if suffix == SHARD_SUFFIX:
         reason = "a shard among other files; name a folder of shards alone"
-        return Skipped(str(path), reason, "shard")
-    if path.suffix not in CAPTION_SUFFIXES:
-        return Skipped(str(path), "no picture by its name", "other file")
-    if path.with_suffix("") in stems:
-        return Skipped(str(path), "a caption file", "caption file")
-    return Skipped(str(path), "a caption without a picture", "caption without a picture")
+        found.skipped.append(Skipped(str(path), reason, "shard"))
+    elif path.name == LISTING:
+        found.others.append(Skipped(str(path), "the captions", "caption file"))
+    elif suffix not in CAPTION_SUFFIXES:
+        found.others.append(Skipped(str(path), "no picture by its name", "other file"))
+    elif path.with_suffix("") in stems:
+        found.others.append(Skipped(str(path), "a caption file", "caption file"))
+    else:
+        kind = "caption without a picture"
+        found.others.append(Skipped(str(path), f"a {kind}", kind))
 
 
 def _top_folder(path: Path, folder: Path) -> str:
@@ -166,37 +167,6 @@ def _subset_of(name: str, found: Found) -> Subset:
     return Subset(class_caption=match[2].encode("utf-8", "ignore").decode(), repeats=repeats)
 
 
-def _read_listing(listing: Path, found: Found) -> None:
-    try:
-        lines = listing.read_bytes().splitlines()
-    except OSError as error:
-        raise TrainError(f"{listing} cannot be read ({error.strerror}); mend it") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8-sig"))
-            path, label = listing.parent / record["file_name"], record.get("label")
-            caption, origin = _told(record, path)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = f'{type(error).__name__}: {error}; write {{"file_name": ..., "text": ...}}'
-            found.skipped.append(Skipped(f"{listing} line {number}", reason, "listing"))
-            continue
-        problem = _problem(path, caption)
-        if problem:
-            found.skipped.append(Skipped(str(path), f"{problem} in {LISTING}", "listing"))
-        else:
-            mask = mask_beside(path)
-            found.entries.append(Entry(path, caption, origin, mask=mask, label=label_of(label)))
-
-
-def _told(record: dict[str, Any], path: Path) -> tuple[Any, CaptionSource]:
-    """Return a line's caption; beside a label none is wanted, and the picture's name will do."""
-    if "label" in record and "text" not in record:
-        return caption_of_name(path.stem), "name"
-    return record["text"], "listing"
-
-
 def _name_unlisted(folder: Path, pictures: list[Path], found: Found) -> None:
     listed = {os.path.normpath(str(entry.path)) for entry in found.entries}
     listed |= {os.path.normpath(item.what) for item in found.skipped}
@@ -211,16 +181,3 @@ def _name_unlisted(folder: Path, pictures: list[Path], found: Found) -> None:
         for name in sorted({_top_folder(path, folder) for path in pictures})
         if _KOHYA_FOLDER.fullmatch(name)
     ]
-
-
-def _problem(path: Path, caption: object) -> str:
-    # Path.is_file raises on names that are too long.
-    if not os.path.isfile(path):
-        return "it does not exist; correct file_name"
-    if not isinstance(caption, str):
-        return "its text is not a string; correct it"
-    try:
-        caption.encode()
-    except UnicodeEncodeError:
-        return "its text has half a character; correct it"
-    return ""

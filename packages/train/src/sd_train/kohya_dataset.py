@@ -1,16 +1,17 @@
 """Data sets described by a TOML file as kohya's sd-scripts read it."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sd_train.caption_tags import TagOrder
 from sd_train.entries import CAPTION_SUFFIXES, Found, Skipped, Subset
 from sd_train.errors import TrainError
-from sd_train.folder_scan import add_entry, list_pictures
+from sd_train.folder_scan import MAX_REPEATS, add_entry, list_pictures
 from sd_train.settings import parse_config
 
 _DECIDED_ELSEWHERE = frozenset({
@@ -46,8 +47,8 @@ class _DatasetFile(BaseModel):
 class _KohyaSubset(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    image_dir: str
-    num_repeats: Annotated[int, Field(ge=1)] = 1
+    image_dir: Annotated[str, Field(min_length=1)]
+    num_repeats: Annotated[int, Field(ge=1, le=MAX_REPEATS)] = 1
     class_tokens: str | None = None
     caption_extension: str | None = None
     caption_prefix: str = ""
@@ -57,6 +58,13 @@ class _KohyaSubset(BaseModel):
     keep_tokens_separator: str = ""
     caption_separator: Annotated[str, Field(min_length=1)] = ","
     is_reg: bool = False
+
+    @field_validator("caption_extension")
+    @classmethod
+    def _is_an_ending(cls, ending: str | None) -> str | None:
+        if ending and not re.fullmatch(r"\.[\w.-]+", ending):
+            raise ValueError("a caption file's ending is a dot and letters; write it as '.txt'")
+        return ending
 
     def subset(self) -> Subset:
         suffixes = (self.caption_extension,) if self.caption_extension else CAPTION_SUFFIXES
@@ -97,7 +105,6 @@ def scan_dataset_file(path: Path) -> Found:
                 found.notes.append(f"{origin}: image_dir is that of a subset before; left out")
                 continue
             seen.add(folder)
-            told |= dict.fromkeys(["shuffle_caption"] if subset.shuffle_caption else [])
             _add_pictures(folder, subset, found)
     if told:
         names = ", ".join(told)
@@ -127,7 +134,7 @@ def _taken_out(values: dict[str, Any], origin: str) -> list[str]:
 
 def _folder(path: Path, image_dir: str, origin: str) -> Path:
     for folder in (path.parent / image_dir, Path(image_dir)):
-        if folder.is_dir():
+        if os.path.isdir(folder):  # Path.is_dir raises on names that are too long
             return folder
     raise TrainError(f"{origin}: image_dir {image_dir!r} is not a folder; name one with pictures")
 

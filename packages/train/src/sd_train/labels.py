@@ -79,9 +79,7 @@ def _top_folder(path: Path | TarMember, root: str) -> str:
     if isinstance(path, TarMember):
         parts = [part for part in path.name.split("/") if part not in ("", ".")]
     else:
-        # A listing may name files elsewhere: those are of the folder that they lie in.
-        inside = path.is_relative_to(root)
-        parts = list(path.relative_to(root).parts) if inside else [path.parent.name, path.name]
+        parts = list(path.relative_to(root).parts)
     return parts[0] if len(parts) > 1 else ""
 
 

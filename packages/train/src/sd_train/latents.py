@@ -1,12 +1,13 @@
 """Batches for a denoiser: latents and text, from caches where their encoders are frozen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sd_train.cache import Rows
 from sd_train.data import PictureFolder
 from sd_train.data_buckets import by_size, name_of
 from sd_train.images import to_float
@@ -16,35 +17,15 @@ from sd_unet import Backbone, DiTConfig
 from sd_vae import AutoencoderKL
 
 _CHUNK = 16
-_TELL_EVERY = 2048
 
 
-def encode_folder(
-    vae: AutoencoderKL,
-    folder: PictureFolder,
-    tell: Callable[[str], None],
-    places: Sequence[int] | None = None,
+def encode_pictures(
+    vae: AutoencoderKL, folder: PictureFolder, places: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Return the posteriors' `mean` and `std` (N, C, h, w) of pictures, fp16 on the CPU.
+    """Return the posteriors' `mean` and `std` (N, C, h, w) of pictures of one size, fp16 on CPU.
 
-    They are those at `places`, or all. Where the folder has masks, `mask` (N, 1, h, w), fp32, has
-    their means over the latents' areas. With buckets there is one of each a size,
-    `mean/768x320` and so on, of the pictures of that size in their order.
+    Where the folder has masks, `mask` (N, 1, h, w), fp32, has their means over the latents' areas.
     """
-    wanted = range(len(folder)) if places is None else places
-    if not folder.config.buckets:
-        return _encoded(vae, folder, wanted, tell)
-    return {
-        f"{name}/{name_of(size)}": values
-        for size, members in by_size(wanted, folder.sizes).items()
-        for name, values in _encoded(vae, folder, members, tell).items()
-    }
-
-
-def _encoded(
-    vae: AutoencoderKL, folder: PictureFolder, places: Sequence[int], tell: Callable[[str], None]
-) -> dict[str, Tensor]:
-    """Encode pictures of one size."""
     device = next(vae.parameters()).device
     width, height = (side // vae.config.downsampling for side in folder.sizes[places[0]])
     shape = (len(places), vae.config.latent_channels, height, width)
@@ -52,8 +33,6 @@ def _encoded(
     std = torch.empty(shape, dtype=torch.float16)
     mask = torch.empty(len(places) if folder.has_masks else 0, 1, height, width)
     for start in range(0, len(places), _CHUNK):
-        if start % _TELL_EVERY == 0:
-            tell(f"encoding pictures: {start} of {len(places)}")
         chunk = slice(start, start + _CHUNK)
         shown = folder.masked(places[chunk])
         with torch.no_grad():
@@ -87,7 +66,7 @@ class TextTable:
     as SDXL has it where nothing is told.
     """
 
-    values: Mapping[str, Tensor]
+    values: Mapping[str, Tensor | Rows]
     rows: Tensor
     zeros_for_empty: bool = False
 
@@ -123,7 +102,7 @@ class DenoiserSource:
     def __init__(
         self,
         folder: PictureFolder,
-        posteriors: dict[str, Tensor],
+        posteriors: Mapping[str, Tensor | Rows],
         text: TextTable | None,
         sizes: Tensor | None = None,
         labels: LabelTable | None = None,

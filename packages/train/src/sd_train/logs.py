@@ -1,6 +1,7 @@
 """What a run leaves to look at: TensorBoard scalars and images, a line file, sample pictures."""
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,12 +24,13 @@ class RunLog:
     def __init__(self, run_folder: Path, *, step: int, tensorboard: bool) -> None:
         self._samples = run_folder / "samples"
         self._path = run_folder / "scalars.jsonl"
-        _drop_lines_after(self._path, step)
         self._writer: Any = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+        with self._writing():
+            _drop_lines_after(self._path, step)
+            if tensorboard:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1)
+                self._writer = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars by name ("train/loss")."""
@@ -68,7 +70,15 @@ class RunLog:
 def _drop_lines_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line, infinity of one that a crash has spoilt."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf

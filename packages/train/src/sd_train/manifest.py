@@ -8,7 +8,7 @@ from typing import TypedDict
 from sd_checkpoint import CheckpointError, load_json, save_json
 
 _NAME = "manifest.json"
-_OF_EARLIER_VERSIONS = "weights.safetensors"
+_STATE = "state.json"
 
 
 class FileState(TypedDict):
@@ -32,13 +32,15 @@ def write_manifest(folder: Path, known: Mapping[str, FileState] | None = None) -
 def damage_of(folder: Path) -> str | None:
     """Say what of a folder is not as its manifest says, or None where all is.
 
-    A folder without a manifest is believed where it is as earlier versions wrote them.
+    A manifest that says nothing of the run's state says nothing at all.
     """
     path = folder / _NAME
     if not path.is_file():
-        return None if (folder / _OF_EARLIER_VERSIONS).is_file() else f"it lacks {_NAME}"
+        return f"it lacks {_NAME}"
     try:
         files = load_json(path)["files"]
+        if _STATE not in files:
+            return f"its {_NAME} lacks {_STATE}"
         for name, state in files.items():
             if Path(name).name != name or not (folder / name).is_file():
                 return f"it lacks {name}"

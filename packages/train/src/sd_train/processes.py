@@ -44,7 +44,7 @@ def joined() -> Iterator[None]:
     """Join the other processes, where torchrun has started several; may be entered again.
 
     They speak NCCL where there are GPUs, and gloo elsewhere. Raises TrainError where they do not
-    come together.
+    come together, and in those that lose the others.
     """
     alone = int(os.environ.get("WORLD_SIZE", "1")) < 2
     if alone or dist.is_initialized() or any(name not in os.environ for name in _TOLD_BY_TORCHRUN):
@@ -61,6 +61,13 @@ def joined() -> Iterator[None]:
         raise TrainError(f"the processes of this run do not come together: {told}") from error
     try:
         yield
+    except RuntimeError as error:
+        told = str(error).splitlines()[0]
+        if not isinstance(error, dist.DistError) and "gloo" not in told:
+            raise
+        raise TrainError(
+            f"process {rank()} has lost the others, one of which says why it ended ({told})"
+        ) from error
     finally:
         dist.destroy_process_group()
 

@@ -12,6 +12,7 @@ import torch
 
 from sd_train.compiling import compile_blocks, with_room_for_variants
 from sd_train.config import TrainerConfig
+from sd_train.errors import TrainError
 from sd_train.reporter import SilentReporter
 from sd_train.state import TrainState
 from sd_train.stream import BatchStream
@@ -19,6 +20,10 @@ from sd_train.task import Task
 from sd_train.trainer import Trainer
 
 _NUM_STEPS = 3  # the first one is slow: memory is taken, kernels are chosen
+_CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 _TIGHT = 0.9  # of the memory: what else needs some is not counted
 
 
@@ -58,7 +63,10 @@ class Rehearsal:
         """Say it all, a line each, the warnings last."""
         hours, minutes = divmod(round(self.seconds / 60), 60)
         yield f"{self.num_parameters:,} parameters learn"
-        yield f"{self.seconds_per_step:.2f} s a step, {hours} h {minutes:02} min in all"
+        yield (
+            f"{self.seconds_per_step:.2f} s a step, {hours} h {minutes:02} min in all, "
+            "beside validations"
+        )
         yield f"{_told(self.peak_memory)} of {_told(self.memory)} memory at most"
         yield f"{_told(self.disk)} of {_told(self.free_disk)} free disk for checkpoints"
         yield from (f"warning: {line}" for line in self.warnings)
@@ -67,7 +75,7 @@ class Rehearsal:
 def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
     """Do a few real steps at full size and write nothing; the task's modules are not as before.
 
-    Raises what a step raises, such as torch's own error where memory does not suffice.
+    Raises TrainError where memory does not suffice, and what a step raises.
     """
     with torch.random.fork_rng():
         state = TrainState.of(task, config)
@@ -91,6 +99,14 @@ def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
         try:
             with with_room_for_variants(config.compile):
                 seconds = min([_timed(trainer, stream) for _ in range(_NUM_STEPS)][1:])
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_of_memory(error):
+                raise
+            raise TrainError(
+                f"a step with trainer.batch_size {config.batch_size} needs more memory than the "
+                f"{_told(_memory(state.device)[1])} there are; lower it and raise "
+                "trainer.accumulate, or lower data.size"
+            ) from error
         finally:
             stream.close()
     peak, memory = _memory(state.device)
@@ -123,7 +139,24 @@ def _memory(device: torch.device) -> tuple[int, int]:
     # In KiB, but on a Mac in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return held, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return held, min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_allowed())
+
+
+def _allowed() -> Iterator[int]:
+    """Yield how many bytes a container allows, where there is one."""
+    for path in _CONTAINER_LIMITS:
+        try:
+            told = Path(path).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if told.isdigit():  # else "max"
+            yield int(told)
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    # On a CPU torch says so in a plain RuntimeError.
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in str(error)
 
 
 def _existing(folder: Path) -> Path:

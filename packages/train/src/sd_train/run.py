@@ -15,12 +15,13 @@ from sd_train.finetune_config import (
     LoraTrainConfig,
     TextualInversionConfig,
 )
+from sd_train.interrupts import signals_remembered
 from sd_train.learnt import export
 from sd_train.processes import is_first, joined
 from sd_train.rehearsal import Rehearsal, rehearse
 from sd_train.reporter import Reporter, SilentReporter, TrainResult
 from sd_train.run_lock import only_trainer
-from sd_train.settings import parse_config, read_values, save_config
+from sd_train.settings import parse_config, read_values
 from sd_train.task import Task
 from sd_train.trainer import check_run_folder, train
 
@@ -98,11 +99,10 @@ def run(
         if not is_first():
             reporter = SilentReporter()
         check_run_folder(run_folder, resume=resume)
-        with only_trainer(run_folder):
+        with only_trainer(run_folder), signals_remembered():
             task = build_task(config, run_folder, reporter)
-            if is_first():
-                save_config(task.config, run_folder / "config.toml")
-            return train(task, _loop(task), run_folder, reporter, resume=resume)
+            settings = task.config
+            return train(task, _loop(task), run_folder, reporter, resume=resume, settings=settings)
 
 
 def rehearse_run(

@@ -18,11 +18,15 @@ from sd_train.entries import (
     decode_caption,
 )
 from sd_train.errors import TrainError
-from sd_train.folder_scan import OTHER_PICTURE_SUFFIXES, PICTURE_SUFFIXES, name_mask
+from sd_train.folder_scan import (
+    OTHER_PICTURE_SUFFIXES,
+    PICTURE_SUFFIXES,
+    SHARD_SUFFIX,
+    name_mask,
+)
 from sd_train.tar_index import index_tar
 from sd_train.tar_member import TarMember
 
-SHARD_SUFFIX = ".tar"
 COMPRESSED_SUFFIXES = (
     ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst",
 )  # fmt: skip
@@ -41,12 +45,16 @@ def is_shard(name: str) -> bool:
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """Return the files of a folder, but not of those below, that are shards by name, sorted."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if is_shard(path.name) and not path.name.startswith(".") and path.is_file()
-    )
+    """Return the files of a folder, but not of those below, that are shards by name, sorted.
+
+    A folder that cannot be read has none.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    shards = (folder / name for name in names if is_shard(name) and not name.startswith("."))
+    return [shard for shard in shards if os.path.isfile(shard)]
 
 
 def shards_named(pattern: str) -> list[Path]:
@@ -108,10 +116,10 @@ def _scan(shard: Path, found: Found) -> None:
         elif suffix in OTHER_PICTURE_SUFFIXES:
             reason = f"{suffix} is not read; convert it to PNG or JPEG"
             found.skipped.append(Skipped(str(member), reason, "format not read"))
-        elif member.suffix == LABEL_SUFFIX:
+        elif suffix == LABEL_SUFFIX:
             labels[member.base] = member
-        elif member.suffix in (*CAPTION_SUFFIXES, JSON_SUFFIX):
-            captions[member.name] = member
+        elif suffix in (*CAPTION_SUFFIXES, JSON_SUFFIX):
+            captions[member.base + suffix] = member
         else:
             others.append(member)
     for picture in pictures:

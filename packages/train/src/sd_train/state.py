@@ -29,9 +29,9 @@ _STEP_FOLDER = re.compile(r"step-(\d+)")
 class TrainState:
     """Everything a run changes: weights, averages, optimizer, loss scale, step, data position.
 
-    And which validation was the best. An opponent's weights and optimizer are in the same files;
-    there are no averages of it. Random numbers need no state of their own: they are a function of
-    (seed, position).
+    And which validation was the best, and whether one was broken off and is still to be done. An
+    opponent's weights and optimizer are in the same files; there are no averages of it. Random
+    numbers need no state of their own: they are a function of (seed, position).
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class TrainState:
         self.step = 0
         self.position = 0
         self.best: Best | None = None
+        self.owes_validation = False
+        self.optimizer = config.optimizer
 
     @classmethod
     def of(cls, task: Task, config: TrainerConfig) -> "TrainState":
@@ -80,6 +82,8 @@ class TrainState:
             "seed": self.seed,
             "loss_scaler": self.scaler.state_dict(),
             "best": self.best and asdict(self.best),
+            "owes_validation": self.owes_validation,
+            "optimizer": self.optimizer,
         }
         groups = [counted(learners.optimizer) for learners in self.everybody]
         if any(group for each in groups for group in each):
@@ -110,6 +114,12 @@ class TrainState:
                 f"trainer.seed = {self.seed}, but {folder} was trained with seed "
                 f"{progress['seed']}; set it back to go on"
             )
+        before = progress.get("optimizer", self.optimizer)
+        if before != self.optimizer:
+            raise TrainError(
+                f"trainer.optimizer = {self.optimizer!r}, but {folder} was trained with "
+                f"{before!r}; set it back to go on, or begin a run from what this one has learnt"
+            )
         if has_parts(folder):
             self._load_parts(folder)
         else:
@@ -121,6 +131,7 @@ class TrainState:
         self.step, self.position = progress["step"], progress["position"]
         best = progress.get("best")  # not in those of earlier versions
         self.best = best and Best(**best)
+        self.owes_validation = progress.get("owes_validation", False)
 
     def _load_whole(self, folder: Path) -> None:
         weights = Checkpoint.open(folder / "weights.safetensors")

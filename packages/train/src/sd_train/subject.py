@@ -84,9 +84,10 @@ def in_places(encoder: TextEncoder, prompt: str, count: int) -> list[str]:
     return [f"{prompt} {places[i % len(places)]}".strip() for i in range(count)]
 
 
-def captions_of(folder: PictureFolder, config: FinetuneConfig) -> list[str]:
-    """Return a caption for every picture of a folder, as `config.captions` says."""
-    return [_caption(entry, config) for entry in folder.entries]
+def texts_of(folder: PictureFolder, config: FinetuneConfig) -> list[list[str]]:
+    """Return a caption for every picture of a folder, as `config.captions` says, in its orders."""
+    captions = [_caption(entry, config) for entry in folder.entries]
+    return folder.in_orders(captions, config.trainer.seed)
 
 
 def own_caption(entry: Entry) -> str:

@@ -26,6 +26,7 @@ from sd_train.seeds import derive_seed
 from sd_train.settings import build_network_config, field_values
 
 _CHUNK = 64
+_CAPTION_SHOWN = 160
 TOKEN_IDS = ("token_ids", "token_ids_2")
 """What the ids of one and of two text encoders are called in a batch."""
 
@@ -92,7 +93,7 @@ def tokenize(
     if cut:
         lines.append(
             f"{len(cut)} captions are longer than {tower.tokenizer.context_length} tokens and are "
-            f"cut, the first: {cut[0]!r}"
+            f"cut, the first: {cut[0][:_CAPTION_SHOWN]!r}"
         )
     if isinstance(encoder, DualTextEncoder):
         return dict(zip(TOKEN_IDS, encoder.tokenize(captions), strict=True)), lines

@@ -2,21 +2,23 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from pydantic import BaseModel
+from torch import Tensor, nn
 
 from sd_train.best import judged, read_best, write_best
 from sd_train.compiling import compile_blocks, uncompiled, with_room_for_variants
 from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
-from sd_train.interrupts import stop_on_signals
+from sd_train.interrupts import BrokenOff, StopRequest, broken_off, stop_on_signals
 from sd_train.learners import Learners
 from sd_train.logs import RunLog
 from sd_train.optim import lr_scale, set_learning_rate
+from sd_train.pace import Pace
 from sd_train.precision import autocast
 from sd_train.processes import (
     agreed,
@@ -29,15 +31,15 @@ from sd_train.processes import (
     sum_scalars,
     wait,
 )
-from sd_train.reporter import Reporter, SilentReporter, StepInfo, TrainResult, format_scalars
+from sd_train.reporter import Reporter, SilentReporter, TrainResult, format_scalars
 from sd_train.run_lock import only_trainer
 from sd_train.seeds import derive_seed, generator_for
+from sd_train.settings import save_config
 from sd_train.sharding import clip_gradients, is_shared_out, total_norm, whole
 from sd_train.state import (
     TrainState,
     checkpoint_folder,
     kept_best,
-    latest_checkpoint,
     list_checkpoints,
     newest_whole_checkpoint,
     remove_leftovers,
@@ -56,11 +58,15 @@ def train(
     reporter: Reporter | None = None,
     *,
     resume: bool = False,
+    settings: BaseModel | None = None,
 ) -> TrainResult:
     """Train until `config.steps`, or until SIGINT or SIGTERM asks to stop after the step.
 
     A stopped run has a checkpoint; with `resume` it goes on from the latest one, on CPU bit for bit
-    as if it had never stopped. A finished run is exported to `run_folder/model`.
+    as if it had never stopped, and from the beginning where it was killed before the first one. A
+    finished run is exported to `run_folder/model`. A validation is broken off by a signal, and made
+    up for when the run goes on. `settings` are kept in the run folder once it is known that they
+    fit what is there.
 
     Several processes that torchrun has started share the batches of each step, of which
     `config.accumulate` must be a multiple of their number: the run is that of one process, but for
@@ -71,16 +77,20 @@ def train(
     there is nothing to resume, something in the way, another process in the folder, or the loss
     diverges.
     """
-    with joined(), only_trainer(run_folder), torch.random.fork_rng():
-        if not is_first():
-            reporter = None
-        return Trainer(task, config, run_folder, reporter or SilentReporter()).run(resume)
+    with joined():
+        check_run_folder(run_folder, resume=resume)
+        with only_trainer(run_folder), torch.random.fork_rng():
+            if not is_first():
+                reporter = None
+            trainer = Trainer(task, config, run_folder, reporter or SilentReporter())
+            return trainer.run(resume, settings)
 
 
 def check_run_folder(run_folder: Path, *, resume: bool) -> None:
     """Raise TrainError when there is nothing to resume, or a new run would mix with an old one."""
     if resume:
-        latest_checkpoint(run_folder)
+        if not run_folder.is_dir():
+            raise TrainError(f"there is no run {run_folder}; start it without resuming")
     elif list_checkpoints(run_folder):
         raise TrainError(f"{run_folder} already holds a run; resume it or choose another folder")
 
@@ -112,12 +122,15 @@ class Trainer:
         self.state = state or TrainState.of(task, config)
         self.opponent = opponent_of(task)
         self.saved: int | None = None
-        self.seconds_per_step = 0.0
-        self.seconds_of_first = 0.0
+        self.pace = Pace(config, reporter)
+        self.stop = StopRequest()
+        self._owes_save = False
 
-    def run(self, resume: bool) -> TrainResult:
-        """Run the loop to its end or to a stop request."""
+    def run(self, resume: bool, settings: BaseModel | None = None) -> TrainResult:
+        """Run the loop to its end or to a stop request; keep the settings as `train` does."""
         self._begin(resume)
+        if settings is not None and is_first():
+            save_config(settings, self.run_folder / "config.toml")
         if self.config.compile:
             self.reporter.message(f"compiling {compile_blocks(self.task)} blocks, at first use")
         with with_room_for_variants(self.config.compile):
@@ -137,19 +150,25 @@ class Trainer:
             num_parts=count(),
         )
         try:
-            with stop_on_signals() as stop:
+            with stop_on_signals() as self.stop:
                 self.reporter.started(state.step, config.steps)
                 recent: list[Mapping[str, Tensor]] = []
-                signal = 0
+                if state.owes_validation and self._takes_part():
+                    self._validate(log)
+                signal = self._agreed_signal()
                 while state.step < config.steps and not signal:
                     recent.append(self.step(stream))
                     self._after_step(log, recent)
-                    signal = agreed(stop.signal or 0)
-                return self._end(log, signal or None)
+                    signal = self._agreed_signal()
+                return self._end(log, signal)
         finally:
             stream.close()
             if log is not None:
                 log.close()
+
+    def _agreed_signal(self) -> int:
+        """Return the signal by which any process was asked to stop, or 0."""
+        return agreed(self.stop.signal or 0)
 
     def export(self, folder: Path) -> None:
         """Let the task write its model with averaged weights, which the first process does."""
@@ -161,6 +180,9 @@ class Trainer:
     def _begin(self, resume: bool) -> None:
         _check_share(self.config)
         check_run_folder(self.run_folder, resume=resume)
+        if resume and not list_checkpoints(self.run_folder):
+            resume = False
+            self.reporter.message(f"{self.run_folder} has no checkpoint yet: beginning anew")
         wait()  # none looks into the folder when the first begins to write
         if is_first():
             remove_leftovers(self.run_folder)
@@ -171,6 +193,7 @@ class Trainer:
             self.state.load(checkpoint)
             self.saved = self.state.step
             self.reporter.message(f"going on from {checkpoint}")
+            self.state.owes_validation &= self._takes_part()
             self._recall_best()
         self.run_folder.mkdir(parents=True, exist_ok=True)
         for learners in self.state.everybody:
@@ -200,14 +223,16 @@ class Trainer:
         state.position += config.batch_size * config.accumulate
         totals = sum_scalars(totals)
         rate = lr_scale(state.step, config)
-        totals["grad_norm"] = self._update_weights(state.learners, rate)
+        totals["grad_norm"] = self._update_weights(state.learners, rate, totals["loss"])
         if not state.learners.skipped:
             state.ema.update(state.step + 1)
         if opposing is not None:
-            totals["opponent_grad_norm"] = self._update_weights(opposing, rate)
+            loss = totals["opponent_loss"]
+            totals["opponent_grad_norm"] = self._update_weights(opposing, rate, loss)
         state.scaler.update()
         state.step += 1
-        self._report(float(totals["loss"]), rate * config.learning_rate, began)
+        seconds = time.perf_counter() - began
+        self.pace.tell(state.step, float(totals["loss"]), rate * config.learning_rate, seconds)
         return totals
 
     def _is_opposed(self) -> bool:
@@ -223,15 +248,15 @@ class Trainer:
             share = value.detach().float() / accumulate
             totals[name] = totals[name] + share if name in totals else share
 
-    def _update_weights(self, learners: Learners, rate: float) -> Tensor:
-        """Step the optimizer of some learners unless their gradients are not finite; clear them."""
+    def _update_weights(self, learners: Learners, rate: float, loss: Tensor) -> Tensor:
+        """Step the optimizer of some learners where loss and gradients are finite; clear these."""
         scaler, optimizer, config = self.state.scaler, learners.optimizer, learners.config
         sum_gradients(learners.whole)
         set_learning_rate(optimizer, rate)
         scaler.unscale_(optimizer)
         grads = [p.grad for p in learners.parameters if p.grad is not None]
         norm = total_norm(grads)
-        if math.isfinite(norm.item()):
+        if math.isfinite(norm.item()) and math.isfinite(loss.item()):
             if config.clip_grad_norm:
                 clip_gradients(learners.parameters, config.clip_grad_norm, norm)
             scaler.step(optimizer)
@@ -245,43 +270,17 @@ class Trainer:
         learners.skipped += 1
         whose = " of the opponent" * (learners is self.state.opposing)
         step = self.state.step + 1
-        self.reporter.message(f"step {step}: gradients{whose} not finite, weights kept")
+        self.reporter.message(
+            f"step {step}: loss or gradients{whose} not finite, weights kept ({learners.skipped} "
+            f"in a row, of at most {MAX_SKIPPED_STEPS})"
+        )
         if learners.skipped >= MAX_SKIPPED_STEPS:
             name = "the opponent's " if whose else "trainer."
             raise TrainError(
-                f"gradients{whose} were not finite for {learners.skipped} steps, up to {step}; "
-                f"lower {name}learning_rate (now {learners.config.learning_rate}) or use fp32"
+                f"loss or gradients{whose} were not finite for {learners.skipped} steps, up to "
+                f"{step}; the checkpoints are from before: lower {name}learning_rate (now "
+                f"{learners.config.learning_rate}) or use fp32, and resume"
             )
-
-    def _report(self, loss: float, learning_rate: float, began: float) -> None:
-        seconds = time.perf_counter() - began
-        if self.config.compile:
-            self._tell_of_compiling(seconds)
-        smooth = 0.95 * self.seconds_per_step + 0.05 * seconds
-        self.seconds_per_step = smooth if self.seconds_per_step else seconds
-        self.reporter.step(
-            StepInfo(
-                step=self.state.step,
-                num_steps=self.config.steps,
-                loss=loss,
-                learning_rate=learning_rate,
-                images_per_second=self._images_per_second(),
-                seconds_left=(self.config.steps - self.state.step) * self.seconds_per_step,
-            )
-        )
-
-    def _tell_of_compiling(self, seconds: float) -> None:
-        """Say what the first step took more than the second, which compiles nothing."""
-        if not self.seconds_of_first:
-            self.seconds_of_first = seconds
-            self.seconds_per_step = 0.0
-        elif math.isfinite(self.seconds_of_first):
-            spent = max(0.0, self.seconds_of_first - seconds)
-            self.reporter.message(f"compiling took {spent:.1f} s of the first step")
-            self.seconds_of_first, self.seconds_per_step = math.inf, 0.0
-
-    def _images_per_second(self) -> float:
-        return self.config.batch_size * self.config.accumulate / self.seconds_per_step
 
     def _after_step(self, log: RunLog | None, recent: list[Mapping[str, Tensor]]) -> None:
         step, config = self.state.step, self.config
@@ -292,7 +291,7 @@ class Trainer:
             means["learning_rate"] = torch.tensor(
                 self.state.learners.optimizer.param_groups[0]["lr"]
             )
-            means["images_per_second"] = torch.tensor(self._images_per_second())
+            means["images_per_second"] = torch.tensor(self.pace.images_per_second)
             log.scalars(step, {f"train/{name}": float(value) for name, value in means.items()})
             recent.clear()
         if not self._takes_part():
@@ -300,25 +299,28 @@ class Trainer:
         if step < config.steps and config.validate_every and step % config.validate_every == 0:
             self._validate(log)
         if step < config.steps and config.save_every and step % config.save_every == 0:
+            self._owes_save = True
+        # What nothing is learnt with is not to push the last good one out.
+        if self._owes_save and not any(each.skipped for each in self.state.everybody):
             self._save()
 
     def _takes_part(self) -> bool:
         """Tell whether this process validates and saves: the first does, or all that have parts."""
         return is_first() or self.state.is_sharded
 
-    def _end(self, log: RunLog | None, stopped_by: int | None) -> TrainResult:
-        step = self.state.step
+    def _end(self, log: RunLog | None, signal: int) -> TrainResult:
+        step, model, best = self.state.step, self.run_folder / "model", None
         checkpoint = checkpoint_folder(self.run_folder, step)
         if self._takes_part():
             self._save()
-        if step < self.config.steps:
-            result = TrainResult(
-                status="stopped", step=step, checkpoint=checkpoint, signal=stopped_by
-            )
-        else:
-            model, best = self.run_folder / "model", None
-            if self._takes_part():
+            if step >= self.config.steps:
                 self._validate(log)
+        if step >= self.config.steps:
+            signal = agreed((self.state.owes_validation and self.stop.signal) or 0)
+        if signal:
+            result = TrainResult(status="stopped", step=step, checkpoint=checkpoint, signal=signal)
+        else:
+            if self._takes_part():
                 self.export(model)
             if log is not None:
                 best = kept_best(self.run_folder, self.state.best)
@@ -330,6 +332,7 @@ class Trainer:
         return result
 
     def _save(self) -> None:
+        self._owes_save = False
         if self.saved == self.state.step:
             return  # replacing it would leave none for an instant
         self.state.save(checkpoint_folder(self.run_folder, self.state.step))
@@ -356,8 +359,13 @@ class Trainer:
         return state.best is not None and state.best.step == state.step and state.best != before
 
     def _validate(self, log: RunLog | None) -> None:
-        with self.evaluating():
-            validation = self.task.validate()
+        self.state.owes_validation = True
+        try:
+            with self.evaluating(), broken_off(self._computing(), self.stop):
+                validation = self.task.validate()
+        except BrokenOff:
+            return
+        self.state.owes_validation = False
         step, is_best = self.state.step, False
         if log is not None:
             log.scalars(step, {f"validation/{k}": v for k, v in validation.scalars.items()})
@@ -371,6 +379,12 @@ class Trainer:
             if log is not None:
                 write_best(self.run_folder, self.state.best)
                 remove_old_checkpoints(self.run_folder, self.config.keep_last, self.state.best)
+
+    def _computing(self) -> Sequence[nn.Module]:
+        """Return the networks that a validation calls; none where all processes must call them."""
+        if self.state.is_sharded:
+            return ()
+        return [*self.state.learners.modules.values(), *getattr(self.task, "networks", ())]
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -79,12 +79,17 @@ def textual_inversion(
     initial: Annotated[
         str | None,
         typer.Option(
-            "--initial-word", help="A word that it begins as [initial]. [default: the noun]"
+            "--initial-word",
+            help="A word that it begins as, or several that describe it in words that the model "
+            "knows [initial]. [default: the noun]",
         ),
     ] = None,
     vectors: Annotated[
         int | None,
-        typer.Option("--vectors", help="Tokens that it takes in a prompt [num_vectors]."),
+        typer.Option(
+            "--vectors",
+            help="Tokens that it takes in a prompt; 0 is those of the initial word [num_vectors].",
+        ),
     ] = None,
     templates: Annotated[
         str | None,

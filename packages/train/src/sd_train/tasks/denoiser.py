@@ -36,6 +36,7 @@ class DenoiserTask:
         self.denoising = Denoising(
             parts, config.objective, sample_posterior=config.sample_posterior
         )
+        self.denoising.planned(config.samples)  # told now, not at the first validation
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Name what learns: the UNet, and the text encoder if it is trained along."""

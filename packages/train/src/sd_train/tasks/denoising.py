@@ -11,6 +11,7 @@ from sd_pipeline.script import Conditions
 from sd_sampler import (
     Network,
     NoiseSource,
+    Plan,
     classifier_free,
     loss_weight,
     multires_noise,
@@ -126,10 +127,7 @@ class Denoising:
             (config.in_channels, size, size),
             device=self.device,
         )
-        options = self.diffusion.plan_options()
-        way = plan(
-            settings.sampler, settings.sigmas or None, self.schedule, settings.steps, options
-        )
+        way = self.planned(settings)
         cond, uncond = (
             way.denoiser(self._network(told), self.prediction, dtype=self.dtype)
             for told in (self._asked(prompts, labels), self._asked([""] * len(prompts), None))
@@ -140,6 +138,13 @@ class Denoising:
         whole = torch.autocast(self.device.type, enabled=False)
         with whole if vae.config.force_upcast else nullcontext():
             return to_uint8(vae.decode(vae.unscale(latents)))
+
+    def planned(self, settings: SampleSettings) -> Plan:
+        """Plan how samples are drawn; raises `SamplerError` for what cannot be."""
+        options = self.diffusion.plan_options()
+        return plan(
+            settings.sampler, settings.sigmas or None, self.schedule, settings.steps, options
+        )
 
     def _asked(self, prompts: Sequence[str], labels: Sequence[int] | None) -> Conditions:
         """Return what a picture is drawn by for each prompt: "" is no text, or no class."""

@@ -18,7 +18,7 @@ from sd_train.new_loras import new_loras, save_new_loras, with_text_rate
 from sd_train.precision import EXPORT_DTYPES
 from sd_train.prior import class_source, with_class
 from sd_train.reporter import Reporter
-from sd_train.subject import captions_of, in_places, with_words
+from sd_train.subject import in_places, texts_of, with_words
 from sd_train.tasks.finetuning import FinetuneTask, lora_metadata
 
 SHEET = "contact-sheet.png"
@@ -95,6 +95,6 @@ def build_dreambooth_task(
         config = config.with_rates(rates)
     base = base.with_config(config)
     live = config.train_text or (config.lora is not None and config.lora.text)
-    texts = [[caption] for caption in captions_of(folder, config)]
+    texts = texts_of(folder, config)
     subject = base.source(folder, texts, live=live)
     return DreamBoothTask(base, subject, class_source(base, live=live))

@@ -47,6 +47,7 @@ class FinetuneTask(ABC, Generic[ConfigT]):
         self.denoising = Denoising(
             base.parts, base.config.objective, sample_posterior=base.config.sample_posterior
         )
+        self.denoising.planned(base.config.samples)  # told now, not at the first validation
         self.prompts = base.config.samples.prompts[: base.config.samples.count]
         # Of the untaught model the class is drawn: the subject's name is not yet a word.
         plain = [class_words(prompt, base.config) for prompt in self.prompts]

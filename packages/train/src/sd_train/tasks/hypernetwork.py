@@ -13,7 +13,7 @@ from sd_train.latents import DenoiserSource
 from sd_train.prior import class_source, with_class
 from sd_train.reporter import Reporter
 from sd_train.seeds import derive_seed
-from sd_train.subject import captions_of, with_words
+from sd_train.subject import texts_of, with_words
 from sd_train.tasks.finetuning import FinetuneTask
 
 
@@ -58,6 +58,6 @@ def build_hypernetwork_task(
     folder = open_pictures(config, reporter)
     encoder = base.parts.text
     config = with_class(with_words(config, encoder, folder), encoder)
-    texts = [[caption] for caption in captions_of(folder, config)]
+    texts = texts_of(folder, config)
     base = base.with_config(config)
     return HypernetworkTask(base, base.source(folder, texts), class_source(base))

@@ -11,7 +11,7 @@ from sd_train.latents import DenoiserSource
 from sd_train.new_loras import new_loras, save_new_loras, with_text_rate
 from sd_train.prior import class_source, with_class
 from sd_train.reporter import Reporter
-from sd_train.subject import captions_of, with_words
+from sd_train.subject import texts_of, with_words
 from sd_train.tasks.finetuning import FinetuneTask, lora_metadata
 
 
@@ -45,6 +45,6 @@ def build_lora_task(config: LoraTrainConfig, run_folder: Path, reporter: Reporte
     config = with_class(with_words(config, encoder, folder), encoder)
     rates = with_text_rate(config.trainer, config.lora, len(base.parts.towers))
     base = base.with_config(config.with_rates(rates))
-    texts = [[caption] for caption in captions_of(folder, config)]
+    texts = texts_of(folder, config)
     live = config.lora.text
     return LoraTask(base, base.source(folder, texts, live=live), class_source(base, live=live))

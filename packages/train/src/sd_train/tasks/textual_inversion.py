@@ -83,6 +83,7 @@ def build_textual_inversion_task(
     noun = config.noun or noun_of(folder, encoder)
     placeholder = config.placeholder or f"my-{noun or 'subject'}"
     update = {
+        "noun": noun,
         "placeholder": placeholder,
         "initial": config.initial or noun or "a",
         "name": config.name or re.sub(r"[^\w-]+", "", placeholder) or "embedding",
@@ -123,7 +124,7 @@ def _initial_vectors(tower: TextTower, config: TextualInversionConfig) -> Tensor
         for path, module in tower.named_modules()
         if path.endswith("token_embedding") and isinstance(module, nn.Embedding)
     )
-    count = config.num_vectors
+    count = config.num_vectors or len(ids)
     if config.filler == "end":
         ids = [*[tower.tokenizer.eos_token_id] * (count - len(ids)), *ids]
     rows = torch.tensor([ids[i % len(ids)] for i in range(count)])
@@ -138,12 +139,15 @@ def _texts(
         known = templates_known(encoder, _TEMPLATES[config.templates])
         sentences = [template.replace("{}", config.placeholder) for template in known]
         return [sentences for _ in folder.entries]
-    return [[_named(own_caption(entry), config)] for entry in folder.entries]
+    captions = [_named(own_caption(entry), config) for entry in folder.entries]
+    return folder.in_orders(captions, config.trainer.seed)
 
 
 def _named(caption: str, config: TextualInversionConfig) -> str:
-    """Return a caption that has the placeholder, in the initial word's place if need be."""
+    """Return a caption that has the placeholder, in the initial word's place or the noun's."""
     if config.placeholder in caption:
         return caption
-    named = exchanged(caption, config.initial, config.placeholder)
-    return named or f"a {config.placeholder}"
+    for word in (config.initial, config.noun):
+        if named := exchanged(caption, word, config.placeholder):
+            return named
+    return f"a {config.placeholder}"

@@ -129,12 +129,14 @@ class VAETask:
             if not shown:
                 shown = [to_uint8(images[:_NUM_SHOWN]), to_uint8(recon[:_NUM_SHOWN])]
         count = len(self.folder.held_out)
-        scalars = {name: value / max(1, count) for name, value in sums.items()}
+        if not count:
+            return Validation()
+        scalars = {name: value / count for name, value in sums.items()}
         scalars |= {"latent_mean": statistics.mean, "latent_std": statistics.std}
-        if usage is not None and count:
+        if usage is not None:
             scalars |= {"codebook_share": usage.share, "codebook_perplexity": usage.perplexity}
-        pictures = {"reconstruction": grid(torch.cat(shown), len(shown[0]))} if shown else {}
-        return Validation(scalars=scalars if count else {}, images=pictures)
+        pictures = {"reconstruction": grid(torch.cat(shown), len(shown[0]))}
+        return Validation(scalars=scalars, images=pictures)
 
     def export(self, folder: Path) -> None:
         """Write the autoencoder's folder, its scaling factor 1 / std of the latents of the data.
