@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sd_ops import geglu, norm_silu
+from sd_ops import geglu, group_norm, norm_silu
 
 
 def randn(*shape: int) -> Tensor:
@@ -69,3 +69,28 @@ def test_less_is_kept_than_by_torch() -> None:
     )
     plain = kept_by(lambda x: (x * 1)[..., :16] * F.gelu((x * 1)[..., 16:]), tokens)
     assert kept_by(lambda x: geglu(x * 1), tokens) < plain
+
+
+@pytest.mark.parametrize("channels", [64, 320])
+@torch.inference_mode()
+def test_a_norm_of_halves_in_channels_last_is_as_exact_as_torchs(channels: int) -> None:
+    norm = nn.GroupNorm(32, channels)
+    norm.weight.copy_(randn(channels))
+    norm.bias.copy_(randn(channels))
+    x = randn(2, channels, 12, 10).bfloat16().contiguous(memory_format=torch.channels_last)
+    exact = norm.double()(x.double())
+    norm = norm.bfloat16()
+    found, plain = group_norm(x, norm), norm(x)
+    assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert (found - exact).square().mean() <= 1.05 * (plain - exact).square().mean()
+    torch.testing.assert_close(norm_silu(x, norm), F.silu(found))
+
+
+@torch.inference_mode()
+def test_hooks_of_a_norm_are_heard() -> None:
+    norm, x = nn.GroupNorm(4, 16).bfloat16(), randn(1, 16, 4, 4).bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last)
+    norm.register_forward_hook(lambda _module, _inputs, out: out + 1)
+    assert torch.equal(group_norm(x, norm), norm(x))
+    assert torch.equal(norm_silu(x, norm), F.silu(norm(x)))

@@ -52,6 +52,13 @@ def test_rows_of_pieces_are_those_of_the_whole(tmp_path: Path) -> None:
     assert torch.equal(rows[chosen.tolist()], Cache().rows("mean", KEYS, piece)["mean"][chosen])
 
 
+def test_rows_of_halves_are_read_under_an_autocast_to_the_other_halves() -> None:
+    rows = Rows([torch.arange(3.0).half()[:, None], torch.arange(3.0, 5.0).half()[:, None]])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert rows[[4, 0, 3]].flatten().tolist() == [4.0, 0.0, 3.0]
+    assert rows[torch.tensor([1])].dtype == torch.float16
+
+
 def test_what_was_finished_before_the_end_is_not_computed_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         cache(tmp_path).rows("mean", KEYS, Encoder(breaks_off_at=4))

@@ -1,4 +1,4 @@
-"""Activations that keep one tensor for the backward pass where torch's own keep two or three."""
+"""Norms and activations: fast where torch's own are slow, and few tensors for the backward pass."""
 
 from typing import Any
 
@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["geglu", "norm_silu"]
+__all__ = ["geglu", "group_norm", "norm_silu"]
+
+# Of fewer pixels torch norms bfloat16 in channels_last number by number, unless groups are wide:
+# 2 x 320 x 16 x 16 in 0.86 ms, in float32 and back in 0.32; 2 x 128 x 16 x 16 in 0.66 and 0.13.
+_MANY_PIXELS, _WIDE_GROUP = 1024, 32
 
 
 def geglu(projected: Tensor) -> Tensor:
@@ -24,16 +28,40 @@ def geglu(projected: Tensor) -> Tensor:
     return F.gelu(gate).mul_(hidden)
 
 
+def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Return normed x (B, C, H, W), by float32 where that is faster and no gradient is wanted."""
+    if _is_hooked(norm) or not _is_slow(x, norm):
+        out: Tensor = norm(x)
+        return out
+    weight, bias = (part if part is None else part.float() for part in (norm.weight, norm.bias))
+    return F.group_norm(x.float(), norm.num_groups, weight, bias, norm.eps).to(x.dtype)
+
+
 def norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Return the SiLU of normed x (B, C, H, W).
 
     On the CPU the norm's result is not kept for the backward pass but computed again.
     """
-    if norm._forward_hooks or norm._forward_pre_hooks or not _recomputes(x):
-        return F.silu(norm(x))
+    if _is_hooked(norm) or not _recomputes(x):
+        return F.silu(group_norm(x, norm))
     arguments = (x, norm.weight, norm.bias, norm.num_groups, norm.eps)
     out: Tensor = _NormSiLU.apply(*arguments)
     return out
+
+
+def _is_hooked(norm: nn.GroupNorm) -> bool:
+    return bool(norm._forward_hooks or norm._forward_pre_hooks)
+
+
+def _is_slow(x: Tensor, norm: nn.GroupNorm) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.bfloat16
+        and not torch.is_grad_enabled()
+        and x.shape[-2] * x.shape[-1] < _MANY_PIXELS
+        and norm.num_channels // norm.num_groups <= _WIDE_GROUP
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
 
 
 def _recomputes(x: Tensor) -> bool:

@@ -37,8 +37,12 @@ class Rows:
 
     def __getitem__(self, rows: Sequence[int] | Tensor) -> Tensor:
         """Gather rows (B, ...)."""
-        places = [self._places[int(row)] for row in rows]
-        return torch.stack([self._tensors[each][row] for each, row in places])
+        # Not stacked: autocast to bfloat16 knows no way to put float16 together.
+        found = self._tensors[0].new_empty((len(rows), *self._tensors[0].shape[1:]))
+        for place, wanted in enumerate(rows):
+            each, row = self._places[int(wanted)]
+            found[place] = self._tensors[each][row]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

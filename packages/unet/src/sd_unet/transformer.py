@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from sd_ops import Conv2d, Linear, attention, geglu
+from sd_ops import Conv2d, Linear, attention, geglu, group_norm
 from sd_unet.batches import as_many
 from sd_unet.config import TransformerConfig
 
@@ -136,7 +136,7 @@ class SpatialTransformer(nn.Module):
         Returns (R * B, C, H, W): each picture with each of its R texts.
         """
         linear = isinstance(self.proj_in, nn.Linear)
-        hidden = self.norm(x)
+        hidden = group_norm(x, self.norm)
         if not linear:
             hidden = self.proj_in(hidden)
         # In channels_last both turns are views.
