@@ -34,6 +34,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "inspect": ("records", "inspect"),
         "replay": ("records", "replay"),
         "convert": ("convert", "convert"),
+        "mix": ("mix", "mix"),
         "data": ("data", "app"),
         "lora": ("lora_files", "app"),
         "models": ("models", "app"),
