@@ -234,7 +234,7 @@ def ended(process: Any) -> bool:
 
 def kills(run: ToyRun, number: int, random: Random, *, in_save: int) -> Iterator[Kill]:
     """Kill a run at that many random steps before its end, `in_save` of them within saves."""
-    # A busy machine lets a run go on for a while before it is killed, and there must be a save left.
+    # A busy machine lets a run go on for a while before it is killed; a save must be left then.
     last = run.steps * 9 // 10
     steps = sorted(random.sample(range(1, last), number))
     saving = set(random.sample(range(number), in_save))
