@@ -1,7 +1,14 @@
+import os
 from pathlib import Path
 
 import pytest
-import torch
+
+# Tests run in several processes; with more threads than processors these wait for one another.
+# torch and every program that a test starts read it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402  (after what it reads)
 
 from sd_pipeline import save_model
 from tests.tiny_model import tiny_parts

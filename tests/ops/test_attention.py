@@ -56,6 +56,19 @@ def test_gradients_agree_between_chunked_and_sdpa() -> None:
         torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("keys", [12, 300])
+def test_auto_learns_in_half_precision_as_in_double(keys: int) -> None:
+    gradients = []
+    for dtype in (torch.bfloat16, torch.float64):
+        q, k, v = (t.bfloat16().to(dtype).requires_grad_() for t in qkv(keys=keys))
+        attention(q, k, v).sum(dim=2).square().sum().backward()
+        gradients.append((q.grad, k.grad, v.grad))
+    for half, exact in zip(*gradients, strict=True):
+        assert half.dtype == torch.bfloat16
+        apart = (half.double() - exact).norm() / exact.norm()
+        assert apart < 0.02
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_comes_out_as_it_went_in(dtype: torch.dtype) -> None:
     q, k, v = (t.to(dtype) for t in qkv())
