@@ -1,6 +1,7 @@
 """Tiny but whole runs of `train-clip`, and what becomes of them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,26 @@ def test_pictures_and_captions_find_each_other_and_both_encoders_open_again(
     assert found.by_text == found.by_image == 1.0
     scale = json.loads((result.model / "clip.json").read_text())["logit_scale"]
     assert 1 / 0.07 * 0.5 < scale <= 100.0
+
+
+def test_tags_are_learnt_in_several_orders(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tagged"
+    shutil.copytree(pictures, folder)
+    lines = [{"file_name": f"{i}.png", "text": "square, red, small, old, wet"} for i in range(18)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    data = {"folder": str(folder), "size": 16, "holdout": 3, "shuffle_tags": True, "keep_tags": 1}
+    text = {
+        "train": True,
+        "tokenizer": "captions",
+        "context_length": 16,
+        "fields": {**SMALL, "max_positions": 16},
+    }
+    task = build_task(settings(folder, data=data, text=text), tmp_path / "run")
+    batch = task.source.batch(range(15), generator_for(0, "data", 0))
+    orders = {tuple(ids) for ids in batch["token_ids"].tolist()}
+    assert len(orders) > 3
+    assert len({ids[1] for ids in orders}) == 1, "the first tag is kept in front"
+    assert len({tuple(sorted(ids)) for ids in orders}) == 1, "and no tag is lost"
 
 
 def test_the_loss_is_that_of_open_clip(pictures: Path, tmp_path: Path) -> None:

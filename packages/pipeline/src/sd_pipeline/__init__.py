@@ -27,9 +27,6 @@ from sd_pipeline.parts import (
     build,
     build_vae,
     hollow,
-    load_text_encoder,
-    load_unet,
-    load_vae,
     save_model,
     save_text_encoder,
 )
@@ -45,7 +42,14 @@ from sd_pipeline.request import Blend, Img2Img, Inpaint, Outpaint, Txt2Img
 from sd_pipeline.scheduler import Scheduler
 from sd_pipeline.single_file import open_single_file
 from sd_pipeline.single_file_writer import write_single_file
-from sd_pipeline.source import load_model, locate, open_model
+from sd_pipeline.source import (
+    load_model,
+    load_text_encoder,
+    load_unet,
+    load_vae,
+    locate,
+    open_model,
+)
 from sd_pipeline.tiny_vae import TinyVAE, open_tiny_vae
 from sd_pipeline.with_loras import with_loras
 

@@ -12,13 +12,7 @@ from sd_ops import int8_keys
 from sd_pipeline.classes import Classes
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family, task_of_channels
-from sd_pipeline.folder import (
-    open_text,
-    open_unet,
-    open_vae,
-    write_folder,
-    write_text_encoder,
-)
+from sd_pipeline.folder import write_folder, write_text_encoder
 from sd_pipeline.int8 import fill_as_int8
 from sd_pipeline.model import Model, Part, TextPart, family_of
 from sd_pipeline.scheduler import Scheduler
@@ -227,21 +221,6 @@ def save_text_encoder(
         what="the text encoder",
     )
     write_text_encoder(folder, FAMILIES["sd1"].towers[0], part, dtype)
-
-
-def load_vae(folder: Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-    """Read an autoencoder's folder; raises `CheckpointError` when a file is missing or broken."""
-    return build_vae(open_vae(folder), dtype=dtype)
-
-
-def load_unet(folder: Path, *, dtype: torch.dtype = torch.float32) -> Backbone:
-    """Read a UNet's or a DiT's folder; raises `CheckpointError` when a file is missing or bad."""
-    return build_unet(open_unet(folder), dtype=dtype)
-
-
-def load_text_encoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> TextTower:
-    """Read the `text_encoder` and `tokenizer` of a model's `folder`."""
-    return build_text(open_text(folder, FAMILIES["sd1"].towers[0]), dtype=dtype)
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""Where a model is: a folder, a file, or a name of the Hub."""
+"""Where a model or a part of one is: a folder, a file, or a name of the Hub."""
 
 from pathlib import Path
 
@@ -6,12 +6,16 @@ import torch
 
 from sd_checkpoint import no_collection
 from sd_pipeline.errors import PipelineError
-from sd_pipeline.folder import open_folder
+from sd_pipeline.families import FAMILIES
+from sd_pipeline.folder import open_folder, open_text, open_unet, open_vae
 from sd_pipeline.hub import HubName, cached, pull
 from sd_pipeline.info import missing_parts
 from sd_pipeline.model import Model
-from sd_pipeline.parts import Parts, build
+from sd_pipeline.parts import Parts, build, build_text, build_unet, build_vae
 from sd_pipeline.single_file import SUFFIXES, open_single_file
+from sd_textenc import TextTower
+from sd_unet import Backbone
+from sd_vae import AutoencoderKL
 
 
 def locate(name: str, *, variant: str | None = None) -> Path:
@@ -66,3 +70,33 @@ def load_model(path: Path, *, dtype: torch.dtype = torch.float32) -> Parts:
     Raises what `open_model` and `build` raise.
     """
     return build(open_model(path), dtype=dtype)
+
+
+def load_unet(path: Path, *, dtype: torch.dtype = torch.float32) -> Backbone:
+    """Read a UNet or a DiT: its own folder, or that of a whole model's folder or file.
+
+    Raises `CheckpointError` when a file is missing or bad, and what `open_model` raises.
+    """
+    return build_unet(open_model(path).unet if _whole(path) else open_unet(path), dtype=dtype)
+
+
+def load_vae(path: Path, *, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """Read an autoencoder, from where and with the errors that `load_unet` has."""
+    return build_vae(open_model(path).vae if _whole(path) else open_vae(path), dtype=dtype)
+
+
+def load_text_encoder(path: Path, *, dtype: torch.dtype = torch.float32) -> TextTower:
+    """Read a text encoder: `text_encoder` and `tokenizer` of a folder, or that of a model's file.
+
+    Raises `PipelineError` for a file with none or two of them, and what `load_unet` raises.
+    """
+    if not path.is_file():
+        return build_text(open_text(path, FAMILIES["sd1"].towers[0]), dtype=dtype)
+    texts = open_model(path).texts
+    if len(texts) != 1:
+        raise PipelineError(f"{path} has {len(texts)} text encoders, not one; name a folder of one")
+    return build_text(texts[0], dtype=dtype)
+
+
+def _whole(path: Path) -> bool:
+    return path.is_file() or (path / "model_index.json").is_file()

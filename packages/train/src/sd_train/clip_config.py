@@ -36,8 +36,6 @@ class ClipTrainConfig(Settings):
     def _learns_squares(self) -> "ClipTrainConfig":
         if self.data.buckets:
             raise ValueError("a CLIP learns squares; leave data.buckets out")
-        if self.data.shuffle_tags:
-            raise ValueError("a CLIP learns captions as written; leave data.shuffle_tags out")
         return self
 
     @model_validator(mode="after")

@@ -248,8 +248,9 @@ class AdversarialSettings(Settings):
 class VAETrainConfig(Settings):
     """A run of `train-vae`, of the `kind` "kl", or "vq" with a codebook.
 
-    `init_from` is a folder with an autoencoder to go on from; with `decoder_only` its encoder and
-    scaling factor stay as they are, so that denoisers trained on its latents stay valid.
+    `init_from` is an autoencoder to go on from: its own folder, or that of a whole model's folder or
+    file. With `decoder_only` its encoder and scaling factor stay as they are, so that denoisers
+    trained on its latents stay valid.
     `attention` is one of `sd_ops.ATTENTION_BACKENDS`.
 
     `equivariance` is the share of the steps in which pictures and latents are halved in size before
@@ -300,7 +301,7 @@ class VAETrainConfig(Settings):
 class TextSettings(Settings):
     """The text encoder: trained along or frozen, new from a preset or from a folder.
 
-    `folder` holds `text_encoder/` and `tokenizer/`. Without it the preset is built with the
+    `folder` holds `text_encoder/` and `tokenizer/`, or is a model's file. Without it the preset is built with the
     tokenizer "captions" (closed, made from the training captions), "clip", or a tokenizer folder.
     """
 
@@ -368,7 +369,8 @@ class DenoiserTrainConfig(Settings):
     With `data.labels` it is told classes too, or, without `[text]`, classes alone.
     With `arch = "dit"` a diffusion transformer stands in its place; `unet` holds its preset (xl2,
     scenes) and fields, and whatever else reads the run is none the wiser.
-    `vae` is the autoencoder's folder; `attention` one of `sd_ops.ATTENTION_BACKENDS`.
+    `vae` is the autoencoder and `init_from` a UNet to go on from: the part's own folder, or that of
+    a whole model's folder or file. `attention` is one of `sd_ops.ATTENTION_BACKENDS`.
     `gradient_checkpointing` computes activations again in the backward pass: less memory, more
     time.
     """

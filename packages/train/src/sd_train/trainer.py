@@ -92,7 +92,9 @@ def check_run_folder(run_folder: Path, *, resume: bool) -> None:
         if not run_folder.is_dir():
             raise TrainError(f"there is no run {run_folder}; start it without resuming")
     elif list_checkpoints(run_folder):
-        raise TrainError(f"{run_folder} already holds a run; resume it (--resume) or choose another")
+        raise TrainError(
+            f"{run_folder} already holds a run; resume it (--resume) or choose another"
+        )
 
 
 def _check_share(config: TrainerConfig) -> None:

@@ -29,7 +29,7 @@ _CHUNK = 64
 
 
 class ClipSource:
-    """Pictures with the ids of their captions."""
+    """Pictures with the ids (N, orders, T) of their captions, as written and with moved tags."""
 
     def __init__(self, folder: PictureFolder, token_ids: Tensor) -> None:
         self.folder = folder
@@ -42,10 +42,9 @@ class ClipSource:
     def batch(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
         """Gather pictures, cropped and mirrored as configured, and their captions."""
         places = [self.folder.training[i] for i in indices]
-        return {
-            "images": self.folder.crops(places, generator),
-            TOKEN_IDS[0]: self.token_ids[places],
-        }
+        images = self.folder.crops(places, generator)
+        orders = torch.randint(self.token_ids.shape[1], (len(places),), generator=generator)
+        return {"images": images, TOKEN_IDS[0]: self.token_ids[places, orders]}
 
 
 class Scale(nn.Module):
@@ -113,7 +112,8 @@ class ClipTask:
         parts = [held_out[i : i + _CHUNK] for i in range(0, len(held_out), _CHUNK)]
         vectors = [
             self._vectors(
-                folder.pictures(part).to(self.device), self.source.token_ids[part].to(self.device)
+                folder.pictures(part).to(self.device),
+                self.source.token_ids[part, 0].to(self.device),
             )
             for part in parts
         ]
@@ -189,8 +189,9 @@ def build_clip_task(config: ClipTrainConfig, reporter: Reporter | None = None) -
         image_encoder = CLIPImageEncoder(network)
     image = config.image.model_copy(update={"fields": field_values(network)})
     config = config.model_copy(update={"text": text, "image": image})
-    ids, lines = tokenize(text_encoder, folder.captions)
+    texts = folder.in_orders(folder.captions, config.trainer.seed)
+    ids, lines = tokenize(text_encoder, [text for orders in texts for text in orders])
     for line in lines:
         reporter.message(line)
-    source = ClipSource(folder, ids[TOKEN_IDS[0]])
+    source = ClipSource(folder, ids[TOKEN_IDS[0]].unflatten(0, (len(texts), -1)))
     return ClipTask(text_encoder.to(device), image_encoder.to(device), source, config)

@@ -1,0 +1,91 @@
+"""Runs of `train` that begin with a model that is there."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sd_pipeline import PipelineError, load_model, load_text_encoder, open_model, write_single_file
+from sd_train import DenoiserTrainConfig, run
+from sd_train.build import build_denoiser_task
+from tests.parity import peers
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny SD 1.x of the peer's, as a folder and as one file."""
+    folder = tmp_path_factory.mktemp("sd1")
+    peers.FAMILIES["sd1"](folder).save_pretrained(folder / "model")
+    write_single_file(folder / "a.safetensors", open_model(folder / "model"))
+    return {"folder": folder / "model", "file": folder / "a.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for number in range(6):
+        values = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("a photo of noise")
+    return folder
+
+
+def settings(model: Path, pictures: Path, **more: Any) -> DenoiserTrainConfig:
+    trainer = {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "device": "cpu"}
+    values: dict[str, Any] = {
+        "vae": str(model),
+        "init_from": str(model),
+        "text": {"train": False, "folder": str(model)},
+        "data": {"folder": str(pictures), "size": 64, "holdout": 2},
+        "trainer": {**trainer, "save_every": 0, "tensorboard": False},
+        "samples": {"count": 0},
+        "export_dtype": "fp32",
+    }
+    return DenoiserTrainConfig.model_validate({**values, **more})
+
+
+@pytest.mark.parametrize("layout", ["folder", "file"])
+def test_every_part_of_a_run_comes_from_a_whole_model(
+    models: dict[str, Path], pictures: Path, layout: str
+) -> None:
+    task = build_denoiser_task(settings(models[layout], pictures))
+    expected = load_model(models["folder"])
+    pairs = zip(
+        (task.parts.unet, task.parts.vae, task.parts.text),
+        (expected.unet, expected.vae, expected.text),
+        strict=True,
+    )
+    for got, wanted in pairs:
+        theirs = wanted.state_dict()
+        assert got.state_dict().keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[name]) for name, value in got.state_dict().items())
+    assert all(parameter.requires_grad for parameter in task.parts.unet.parameters())
+
+
+def test_a_run_that_makes_activations_again_learns_the_same(
+    models: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    learnt = []
+    for again in (False, True):
+        config = settings(models["file"], pictures, gradient_checkpointing=again)
+        assert build_denoiser_task(config).parts.unet.gradient_checkpointing == again
+        result = run(config, tmp_path / str(again))
+        assert result.model is not None
+        learnt.append(load_model(result.model).unet.state_dict())
+    first, second = learnt
+    before = load_model(models["folder"]).unet.state_dict()
+    assert not torch.equal(first["conv_in.weight"], before["conv_in.weight"])
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, atol=1e-5, rtol=0)
+
+
+def test_two_text_encoders_are_not_one(tmp_path: Path) -> None:
+    peers.FAMILIES["sdxl"](tmp_path).save_pretrained(tmp_path / "model")
+    path = tmp_path / "a.safetensors"
+    write_single_file(path, open_model(tmp_path / "model"))
+    with pytest.raises(PipelineError, match="has 2 text encoders, not one"):
+        load_text_encoder(path)
