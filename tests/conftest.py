@@ -8,7 +8,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402  (after what it reads)
+import torch
 
 from sd_pipeline import save_model
 from tests.tiny_model import tiny_parts

@@ -248,9 +248,9 @@ class AdversarialSettings(Settings):
 class VAETrainConfig(Settings):
     """A run of `train-vae`, of the `kind` "kl", or "vq" with a codebook.
 
-    `init_from` is an autoencoder to go on from: its own folder, or that of a whole model's folder or
-    file. With `decoder_only` its encoder and scaling factor stay as they are, so that denoisers
-    trained on its latents stay valid.
+    `init_from` is an autoencoder to go on from: its own folder, or a whole model's folder or file.
+    With `decoder_only` its encoder and scaling factor stay as they are, so that denoisers trained
+    on its latents stay valid.
     `attention` is one of `sd_ops.ATTENTION_BACKENDS`.
 
     `equivariance` is the share of the steps in which pictures and latents are halved in size before
@@ -301,8 +301,9 @@ class VAETrainConfig(Settings):
 class TextSettings(Settings):
     """The text encoder: trained along or frozen, new from a preset or from a folder.
 
-    `folder` holds `text_encoder/` and `tokenizer/`, or is a model's file. Without it the preset is built with the
-    tokenizer "captions" (closed, made from the training captions), "clip", or a tokenizer folder.
+    `folder` holds `text_encoder/` and `tokenizer/`, or is a model's file. Without it the preset is
+    built with the tokenizer "captions" (closed, made from the training captions), "clip", or a
+    tokenizer folder.
     """
 
     train: bool = False

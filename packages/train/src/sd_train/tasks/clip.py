@@ -190,8 +190,9 @@ def build_clip_task(config: ClipTrainConfig, reporter: Reporter | None = None) -
     image = config.image.model_copy(update={"fields": field_values(network)})
     config = config.model_copy(update={"text": text, "image": image})
     texts = folder.in_orders(folder.captions, config.trainer.seed)
-    ids, lines = tokenize(text_encoder, [text for orders in texts for text in orders])
+    named, lines = tokenize(text_encoder, [text for orders in texts for text in orders])
+    ids = named[TOKEN_IDS[0]]
     for line in lines:
         reporter.message(line)
-    source = ClipSource(folder, ids[TOKEN_IDS[0]].unflatten(0, (len(texts), -1)))
+    source = ClipSource(folder, ids.view(len(texts), -1, ids.shape[-1]))
     return ClipTask(text_encoder.to(device), image_encoder.to(device), source, config)
