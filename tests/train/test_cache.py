@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sd_train import TrainError
-from sd_train.cache import Cache, Rows
+from sd_train.cache import Cache, Rows, first_for_all
 
 KEYS = [f"piece {number}" for number in range(6)]
 SIZE = 4 * 3 * 4  # bytes of a piece
@@ -50,6 +50,25 @@ def test_rows_of_pieces_are_those_of_the_whole(tmp_path: Path) -> None:
     chosen = torch.tensor([23, 0, 7, 7])
     assert torch.equal(rows[chosen], whole()[chosen])
     assert torch.equal(rows[chosen.tolist()], Cache().rows("mean", KEYS, piece)["mean"][chosen])
+
+
+def test_who_wants_shapes_alone_has_one_piece_made_and_the_others_counted(tmp_path: Path) -> None:
+    cache(tmp_path).rows("mean", KEYS[:2], piece)
+    encoder = Encoder()
+    with first_for_all() as to_encode:
+        rows = cache(tmp_path).rows("mean", KEYS, encoder)["mean"]
+        assert encoder.asked == [0]
+        assert torch.equal(rows[[23, 3]], piece(0)["mean"][[3, 3]])
+        assert to_encode.num_bytes == 4 * SIZE
+        assert to_encode.seconds > 0
+        assert len(list(tmp_path.iterdir())) == 2, "nothing is written"
+        with pytest.raises(TrainError, match="data.cache_gb"):
+            cache(tmp_path, limit=5 * SIZE).rows("mean", KEYS, piece)
+        before = to_encode.num_bytes
+        cache(tmp_path).rows("mean", KEYS[:2], encoder)
+        assert encoder.asked == [0], "what is there is read"
+        assert to_encode.num_bytes == before
+    assert torch.equal(cache(tmp_path).rows("mean", KEYS, piece)["mean"][range(24)], whole())
 
 
 def test_rows_of_halves_are_read_under_an_autocast_to_the_other_halves() -> None:

@@ -1,5 +1,6 @@
 """Runs of `train` that begin with a model that is there."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from PIL import Image
 
 from sd_pipeline import PipelineError, load_model, load_text_encoder, open_model, write_single_file
-from sd_train import DenoiserTrainConfig, run
+from sd_train import DenoiserTrainConfig, export_run, rehearse_run, run
 from sd_train.build import build_denoiser_task
+from sd_train.latents import encode_pictures
 from tests.parity import peers
 
 
@@ -81,6 +83,34 @@ def test_a_run_that_makes_activations_again_learns_the_same(
     assert not torch.equal(first["conv_in.weight"], before["conv_in.weight"])
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=1e-5, rtol=0)
+
+
+def test_a_rehearsal_encodes_a_piece_and_tells_what_all_of_them_take(
+    models: dict[str, Path], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sd_train.encoded.PIECE", 2)
+    asked: list[int] = []
+
+    def encoded(*arguments: Any) -> dict[str, torch.Tensor]:
+        asked.append(len(arguments[-1]))
+        return encode_pictures(*arguments)
+
+    monkeypatch.setattr("sd_train.encoded.encode_pictures", encoded)
+    config = settings(models["folder"], pictures)
+    found = rehearse_run(config, tmp_path / "run")
+    assert asked == [2], "two of the six pictures"
+    assert found.encoding_seconds > 0
+    assert any("encoding pictures and captions come first" in line for line in found.lines())
+    assert not (tmp_path / "run").exists()
+    result = run(config, tmp_path / "run")
+    assert result.model is not None
+    del asked[:]
+    assert rehearse_run(config, tmp_path / "run").encoding_seconds == 0
+    shutil.rmtree(tmp_path / "run/cache")
+    export_run(config, tmp_path / "run", tmp_path / "exported")
+    assert asked == [2], "an export wants no data"
+    first, second = (load_model(each).unet for each in (result.model, tmp_path / "exported"))
+    assert torch.equal(first.conv_in.weight, second.conv_in.weight)
 
 
 def test_two_text_encoders_are_not_one(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,32 @@ PIECE = 64
 """How many pictures or texts a piece is of: what a process that is killed may lose."""
 _HEADER = 1024  # bytes of a file beside its tensors, or fewer
 _ABANDONED = 3600.0  # seconds after which nobody is writing a temporary file any more
+
+
+@dataclass(slots=True)
+class ToEncode:
+    """What is not in a cache yet: the seconds that it takes to make, and bytes."""
+
+    seconds: float = 0.0
+    num_bytes: int = 0
+
+
+_to_encode: ContextVar[ToEncode | None] = ContextVar("to_encode", default=None)
+
+
+@contextmanager
+def first_for_all() -> Iterator[ToEncode]:
+    """Let caches make one piece where many are missing, and put it in the place of all of them.
+
+    For those who want a run's modules and shapes but learn nothing. What the others would cost is
+    counted, as if each took as long as the first; none is written.
+    """
+    found = ToEncode()
+    token = _to_encode.set(found)
+    try:
+        yield found
+    finally:
+        _to_encode.reset(token)
 
 
 class Rows:
@@ -66,7 +94,9 @@ class Cache:
         anew. Raises TrainError where limit or disk are too small, before the second piece is made.
         """
         pieces: Sequence[Mapping[str, Tensor]]
-        if self.folder is None:
+        if (to_encode := _to_encode.get()) is not None:
+            pieces = self._first_for_all(to_encode, name, keys, compute)
+        elif self.folder is None:
             pieces = [compute(number) for number in range(len(keys))]
         else:
             with first_goes_first():
@@ -76,6 +106,27 @@ class Cache:
             column: each[0] if len(each) == 1 else Rows(each) for column, each in columns.items()
         }
 
+    def _first_for_all(
+        self,
+        to_encode: ToEncode,
+        name: str,
+        keys: Sequence[str],
+        compute: Callable[[int], dict[str, Tensor]],
+    ) -> Sequence[Mapping[str, Tensor]]:
+        # The last piece may be shorter; that a repeated one has rows too many hurts nobody.
+        files = [] if self.folder is None else _files(self.folder, name, keys)
+        missing = sum(not path.is_file() for path, _ in files) if files else len(keys)
+        if not missing and (there := self._read(*files[0])) is not None:
+            return [there] * len(keys)
+        began = time.perf_counter()
+        first = compute(0)
+        to_encode.seconds += (time.perf_counter() - began) * missing
+        size = sum(tensor.nbytes for tensor in first.values())
+        to_encode.num_bytes += size * missing
+        if self.folder is not None and size * len(keys) > self.limit:
+            raise self._too_large(name, size * len(keys))
+        return [first] * len(keys)
+
     def _pieces(
         self,
         folder: Path,
@@ -83,8 +134,7 @@ class Cache:
         keys: Sequence[str],
         compute: Callable[[int], dict[str, Tensor]],
     ) -> list[Mapping[str, Tensor]]:
-        hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
-        paths = [folder / f"{name}-{each[:20]}.safetensors" for each in hashes]
+        paths, hashes = zip(*_files(folder, name, keys), strict=True)
         pieces = [self._read(path, each) for path, each in zip(paths, hashes, strict=True)]
         missing = [number for number, piece in enumerate(pieces) if piece is None]
         there = sum(path.stat().st_size for path in paths if path.is_file())
@@ -153,6 +203,12 @@ class Cache:
             if path not in keep:
                 path.unlink(missing_ok=True)
                 held -= each
+
+
+def _files(folder: Path, name: str, keys: Sequence[str]) -> list[tuple[Path, str]]:
+    """Return each key's file and the hash that it has to hold."""
+    hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+    return [(folder / f"{name}-{each[:20]}.safetensors", each) for each in hashes]
 
 
 def module_fingerprint(module: nn.Module) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from sd_train.cache import ToEncode
 from sd_train.compiling import compile_blocks, with_room_for_variants
 from sd_train.config import TrainerConfig
 from sd_train.errors import TrainError
@@ -31,13 +32,16 @@ _TIGHT = 0.9  # of the memory: what else needs some is not counted
 class Rehearsal:
     """Seconds a step and for all of them, and bytes.
 
+    `encoding_seconds` is what frozen encoders still need for the data before the first step.
     `peak_memory` is the most that was held at once, of `memory`: the GPU's, or the process' of the
-    machine's. `disk` is what the run's checkpoints need while one is written, of `free_disk`.
+    machine's. `disk` is what the run needs of `free_disk`: for checkpoints while one is written,
+    and for what the encoders will have said.
     """
 
     num_parameters: int
     seconds_per_step: float
     seconds: float
+    encoding_seconds: float
     peak_memory: int
     memory: int
     disk: int
@@ -54,28 +58,31 @@ class Rehearsal:
             )
         if self.disk > self.free_disk:
             lines.append(
-                f"the disk is too small: {_told(self.disk)} of checkpoints, "
+                f"the disk is too small: {_told(self.disk)} of checkpoints and caches, "
                 f"{_told(self.free_disk)} free; lower trainer.keep_last or choose another folder"
             )
         return tuple(lines)
 
     def lines(self) -> Iterator[str]:
         """Say it all, a line each, the warnings last."""
-        hours, minutes = divmod(round(self.seconds / 60), 60)
         yield f"{self.num_parameters:,} parameters learn"
+        if self.encoding_seconds:
+            yield f"{_took(self.encoding_seconds)} of encoding pictures and captions come first"
         yield (
-            f"{self.seconds_per_step:.2f} s a step, {hours} h {minutes:02} min in all, "
+            f"{self.seconds_per_step:.2f} s a step, {_took(self.seconds)} in all, "
             "beside validations"
         )
         yield f"{_told(self.peak_memory)} of {_told(self.memory)} memory at most"
-        yield f"{_told(self.disk)} of {_told(self.free_disk)} free disk for checkpoints"
+        yield f"{_told(self.disk)} of {_told(self.free_disk)} free disk for checkpoints and caches"
         yield from (f"warning: {line}" for line in self.warnings)
 
 
-def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
+def rehearse(
+    task: Task, config: TrainerConfig, run_folder: Path, to_encode: ToEncode | None = None
+) -> Rehearsal:
     """Do a few real steps at full size and write nothing; the task's modules are not as before.
 
-    Raises TrainError where memory does not suffice, and what a step raises.
+    `to_encode` is what `first_for_all` counted. Raises TrainError where memory does not suffice, and what a step raises.
     """
     with torch.random.fork_rng():
         state = TrainState.of(task, config)
@@ -110,13 +117,16 @@ def rehearse(task: Task, config: TrainerConfig, run_folder: Path) -> Rehearsal:
         finally:
             stream.close()
     peak, memory = _memory(state.device)
+    to_encode = to_encode or ToEncode()
+    checkpoints = state.num_bytes() * (config.keep_last + 1 + bool(config.best_by))
     return Rehearsal(
         num_parameters=sum(p.numel() for each in state.everybody for p in each.parameters),
         seconds_per_step=seconds,
         seconds=seconds * config.steps,
+        encoding_seconds=to_encode.seconds,
         peak_memory=peak,
         memory=memory,
-        disk=state.num_bytes() * (config.keep_last + 1 + bool(config.best_by)),
+        disk=checkpoints + to_encode.num_bytes,
         free_disk=shutil.disk_usage(_existing(run_folder)).free,
     )
 
@@ -161,6 +171,11 @@ def _is_of_memory(error: BaseException) -> bool:
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.resolve().parents) if path.exists())
+
+
+def _took(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min"
 
 
 def _told(num_bytes: int) -> str:

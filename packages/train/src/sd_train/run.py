@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sd_train.binding_config import TextBindConfig
+from sd_train.cache import first_for_all
 from sd_train.clip_config import ClipTrainConfig
 from sd_train.config import DenoiserTrainConfig, TrainerConfig, VAETrainConfig
 from sd_train.errors import TrainError
@@ -108,12 +109,14 @@ def run(
 def rehearse_run(
     config: RunConfig, run_folder: Path, reporter: Reporter | None = None
 ) -> Rehearsal:
-    """Find out what a run costs by a few of its steps; nothing is written but the caches.
+    """Find out what a run costs by a few of its steps; nothing is written.
 
-    Raises as `run`.
+    Of what frozen encoders say of the data a piece is made, and the time and disk that the whole
+    needs are told from it. Raises as `run`.
     """
-    task = build_task(config, run_folder, reporter)
-    return rehearse(task, _loop(task), run_folder)
+    with first_for_all() as to_encode:
+        task = build_task(config, run_folder, reporter)
+    return rehearse(task, _loop(task), run_folder, to_encode)
 
 
 def export_run(
@@ -125,7 +128,8 @@ def export_run(
     best: bool = False,
 ) -> Path:
     """Export a run's latest whole checkpoint or its best, going on or not; return which it is."""
-    task = build_task(config, run_folder)
+    with first_for_all():
+        task = build_task(config, run_folder)
     return export(task, _loop(task), run_folder, folder, reporter, best=best)
 
 
