@@ -62,7 +62,7 @@ def test_who_wants_shapes_alone_has_one_piece_made_and_the_others_counted(tmp_pa
         assert to_encode.num_bytes == 4 * SIZE
         assert to_encode.seconds > 0
         assert len(list(tmp_path.iterdir())) == 2, "nothing is written"
-        with pytest.raises(TrainError, match="data.cache_gb"):
+        with pytest.raises(TrainError, match=r"data\.cache_gb"):
             cache(tmp_path, limit=5 * SIZE).rows("mean", KEYS, piece)
         before = to_encode.num_bytes
         cache(tmp_path).rows("mean", KEYS[:2], encoder)

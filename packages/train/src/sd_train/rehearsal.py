@@ -82,7 +82,8 @@ def rehearse(
 ) -> Rehearsal:
     """Do a few real steps at full size and write nothing; the task's modules are not as before.
 
-    `to_encode` is what `first_for_all` counted. Raises TrainError where memory does not suffice, and what a step raises.
+    `to_encode` is what `first_for_all` counted. Raises TrainError where memory does not suffice,
+    and what a step raises.
     """
     with torch.random.fork_rng():
         state = TrainState.of(task, config)
