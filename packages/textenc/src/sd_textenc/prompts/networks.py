@@ -3,7 +3,8 @@
 The syntax is that of the web UI (AUTOMATIC1111): behind the name stand strengths in order, for a
 LoRA of the text encoder and then of the UNet, the first serving for both; or with their names,
 `te=0.5`, `unet=0.8`. Here any other name is the beginning of the UNet's module paths, and its
-strength comes on top: `<lora:name:0.8:down_blocks=0.5>`.
+strength comes on top: `<lora:name:0.8:down_blocks=0.5>`; `lbw=` is that of the extension "LoRA
+Block Weight", see `block_weights`.
 """
 
 import re
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sd_textenc.errors import TextEncoderError
+from sd_textenc.prompts.block_weights import block_weights
 
 __all__ = ["NetworkTag", "parse_networks"]
 
@@ -56,9 +58,13 @@ def _tag(match: re.Match[str]) -> NetworkTag:
     kind = _KINDS[match[1]]
     strengths: dict[int, float] = {}
     blocks: dict[str, float] = {}
-    place = 0
+    place, base = 0, 1.0
     for text in match[3].split(":")[1:]:
         name, equals, value = text.rpartition("=")
+        if name.strip() == "lbw":
+            base, weights = block_weights(value.strip())
+            blocks |= weights
+            continue
         number = _number(value, match[0])
         if not equals:
             strengths[place] = number
@@ -75,7 +81,7 @@ def _tag(match: re.Match[str]) -> NetworkTag:
         kind=kind,
         name=match[2].strip(),
         strength=strengths.get(1, text_strength),
-        text_strength=text_strength,
+        text_strength=base * text_strength,
         blocks=blocks,
     )
 
