@@ -2,9 +2,11 @@ import importlib
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sd_ops import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
+from sd_ops.attention_backward import attention_by_products_backward
 
 HERE = torch.device("cpu")
 CARD = torch.device("cuda")
@@ -67,6 +69,22 @@ def test_auto_learns_in_half_precision_as_in_double(keys: int) -> None:
         assert half.dtype == torch.bfloat16
         apart = (half.double() - exact).norm() / exact.norm()
         assert apart < 0.02
+
+
+@pytest.mark.parametrize("scores", [2**21, 100])
+def test_a_backward_by_products_is_that_of_torch(
+    scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sd_ops.attention_backward._SCORES", scores)
+    gradients = []
+    for attend in (F.scaled_dot_product_attention, attention_by_products_backward):
+        q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in qkv(70, 33))
+        q, k, v = (t.requires_grad_() for t in (q, k, v))
+        out = attend(q, k, v)
+        out.pow(3).sum().backward()
+        gradients.append((out, q.grad, k.grad, v.grad))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

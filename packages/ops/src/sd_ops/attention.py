@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sd_ops.attention_backward import attention_by_products_backward
 from sd_ops.limits import limits
 
 __all__ = ["ATTENTION_BACKENDS", "AttentionUnavailable", "attention", "resolve_backend"]
@@ -19,7 +20,6 @@ ATTENTION_BACKENDS = ("auto", "xformers", "sdpa", "chunked")
 
 # Scores held at once by `chunked`: 2**24 float32 values are 64 MiB.
 _MAX_CHUNK_SCORES = 2**24
-_FEW_KEYS = 256
 _ROWS = 1024  # of one head's scores, at once
 _XFORMERS_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -36,10 +36,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tens
     torch's own. Raises `AttentionUnavailable` when a backend named explicitly cannot run.
     """
     name = resolve_backend(backend, q.device, q.dtype)
-    if name == "chunked" or (backend == "auto" and _learns_slowly(q, k)):
+    if name == "chunked":
         return _chunked(q, k, v)
     if name == "sdpa":
-        return _sdpa(q, k, v) if backend == "sdpa" or not _slow(q, k) else _by_rows(q, k, v)
+        return _sdpa(q, k, v) if backend == "sdpa" else _best_on_this_processor(q, k, v)
     try:
         return _xformers(q, k, v)
     except NotImplementedError as error:
@@ -105,22 +105,21 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def _slow(q: Tensor, k: Tensor) -> bool:
-    """Tell where torch's own attention is slower than plain products (see `sd_ops.limits`)."""
-    if q.device.type != "cpu":
-        return False
-    enough = min(q.shape[2], k.shape[2]) >= limits(q.dtype).min_rows
-    return enough and not _wants_grad(q, k)
-
-
-def _learns_slowly(q: Tensor, k: Tensor) -> bool:
-    """Tell where the backward of torch's own is slower: half precision, few keys, on a CPU.
-
-    Forward and backward of 16 x 4 heads of 256 queries on one core with AMX, bfloat16: 38 ms by
-    products and 56 by torch's own with 256 keys, 6 and 31 with 32 keys.
-    """
-    half = q.dtype in (torch.bfloat16, torch.float16)
-    return half and q.device.type == "cpu" and k.shape[2] <= _FEW_KEYS and _wants_grad(q, k)
+def _best_on_this_processor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend by torch's own or, where that is slower, by plain products (see `sd_ops.limits`)."""
+    known = limits(q.dtype)
+    num_keys = k.shape[2]
+    if q.device.type != "cpu" or not q.dtype == k.dtype == v.dtype:
+        return _sdpa(q, k, v)
+    if not _wants_grad(q, k, v):
+        enough = min(q.shape[2], num_keys) >= known.min_rows
+        return _by_rows(q, k, v) if enough else _sdpa(q, k, v)
+    if num_keys <= known.max_keys_to_learn:
+        return _chunked(q, k, v)
+    # A compiler would write a loop out, head by head.
+    if num_keys >= known.min_keys_to_learn and not torch.compiler.is_compiling():
+        return attention_by_products_backward(q, k, v)
+    return _sdpa(q, k, v)
 
 
 def _wants_grad(*tensors: Tensor) -> bool:

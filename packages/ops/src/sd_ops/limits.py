@@ -25,7 +25,10 @@ One core of an Intel Xeon with AMX:
   become as many, else 7 to 40 % less. 3x3 convolutions 1,190 and 980 at 64 x 64 and 32 x 32; 540
   and as one product 650 at 16 x 16, 322 and 654 at 12 x 12, 266 and 466 at 8 x 8. Attention in
   torch's one kernel, which multiplies in tiles: 140 to 160 (width 40), 250 to 280 (80); by rows 60
-  and 160.
+  and 160. Both ways, with gradients: 8 heads, 4096 x 4096 x 40 in 1,000 ms, with the backward by
+  products 870; 1024 x 1024 x 80 in 99 and 77; 256 x 256 x 160 in 13, by products both ways, which
+  keep the weights, 9; 4096 and 1024 queries of 77 keys in 48 and 18, so 30 and 10; 64 heads, 256 x
+  32 x 32 in 31, so 6.
 
 Other processors have no products of bfloat16, and nothing was measured on one: in float32 they are
 taken for the EPYC, whose limits hang on how many sums there are, and in bfloat16 all is torch's
@@ -63,6 +66,12 @@ class Limits:
     min_rows: int = NEVER
     """Of queries and of keys, for attention by plain products."""
 
+    max_keys_to_learn: int = 0
+    """For attention by plain products both ways, which keeps its weights, with gradients."""
+
+    min_keys_to_learn: int = NEVER
+    """For attention by torch's own and back by plain products, with gradients."""
+
     min_tiles: int = NEVER
     """For Winograd: with fewer, transforming the kernel takes too long."""
 
@@ -76,11 +85,13 @@ _TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
     {
         "amx": {
             torch.float32: Limits(max_pixels=256, min_tiles=32, min_tiles_to_learn=64),
-            torch.bfloat16: Limits(max_pixels=512),
+            torch.bfloat16: Limits(max_pixels=512, max_keys_to_learn=256, min_keys_to_learn=257),
         },
         "avx512_bf16": {
             torch.float32: _FLOAT32,
-            torch.bfloat16: Limits(min_tokens=2048, max_pixels=256, min_rows=1024),
+            torch.bfloat16: Limits(
+                min_tokens=2048, max_pixels=256, min_rows=1024, max_keys_to_learn=256
+            ),
         },
         "other": {torch.float32: _FLOAT32},
     }
