@@ -2,7 +2,7 @@
 
     python benchmarks/scene_reader.py --data data/scenes-cloths --out runs/scene-reader.safetensors
     python benchmarks/prompt_following.py --reader runs/scene-reader.safetensors --count 1000 \\
-        --unseen data/scenes data/scenes-pairs data/scenes-marked data/scenes-cloths
+        --unseen data/scenes data/scenes-pairs data/scenes-marked data/scenes-cloths --workers 2
 
 Prompts are `sd_scenes.eval_prompts`, from no training set's random numbers, one picture each; those
 whose things, counts, colours, place and background stand together in a picture of the folders
@@ -16,6 +16,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from textwrap import wrap
 
@@ -57,6 +58,7 @@ _MOST_SHOWN = 32
 
 Verdict = dict[str, bool]
 Combination = tuple[object, ...]
+Job = tuple[int, Sequence[EvalPrompt]]
 
 
 def judge(said: Reading, prompt: EvalPrompt) -> Verdict:
@@ -173,6 +175,49 @@ def failures_sheet(wrong: Sequence[tuple[Image.Image, str]], columns: int = 8) -
     return figure
 
 
+class Artist:
+    """A model that draws prompts, and the reader that judges the pictures."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.reader = SceneReader().eval()
+        self.reader.load_state_dict(dict(Checkpoint.open(options.reader)))
+        self.pipeline = load_pipeline(options.model or model_folder(), device="cpu", dtype="fp32")
+        self.settings = SampleSettings(
+            steps=options.steps or self.pipeline.defaults.num_steps,
+            guidance_scale=options.guidance or self.pipeline.defaults.guidance_scale,
+        )
+
+    def __call__(self, job: Job) -> list[tuple[Verdict, Image.Image]]:
+        """Draw prompts, the first from the noise of the seed, and judge them."""
+        first_seed, prompts = job
+        draw = Denoising(self.pipeline.parts, WeightingSettings())
+        texts = [prompt.text for prompt in prompts]
+        drawn = draw.samples(texts, self.settings, first_seed=first_seed)
+        images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in drawn]
+        readings = read(self.reader, images)
+        verdicts = [judge(said, asked) for said, asked in zip(readings, prompts, strict=True)]
+        return list(zip(verdicts, images, strict=True))
+
+    def ceiling(self, count: int) -> dict[str, str]:
+        """Return what the reader reads right of true scenes that the autoencoder has seen."""
+        true = [prompt_of(index) for index in range(count)]
+        pictures = [through_the_autoencoder(self.pipeline, picture) for _, picture in true]
+        readings = zip(read(self.reader, pictures), true, strict=True)
+        return table(judge(said, asked) for said, (asked, _) in readings)
+
+
+_artists: list[Artist] = []  # of a worker: one
+
+
+def _begin(options: argparse.Namespace, num_threads: int) -> None:
+    torch.set_num_threads(num_threads)
+    _artists.append(Artist(options))
+
+
+def _work(job: Job) -> list[tuple[Verdict, Image.Image]]:
+    return _artists[0](job)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the model that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -184,36 +229,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=77, help="of the prompts and the first picture")
     parser.add_argument("--steps", type=int, help="the model's own otherwise")
     parser.add_argument("--guidance", type=float, help="the model's own otherwise")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     parser.add_argument("--failures", type=Path, help="a .jsonl file to list wrong pictures in")
     parser.add_argument("--sheet", type=Path, help="a PNG of the first 32 wrong pictures")
     options = parser.parse_args(arguments)
-    reader = SceneReader().eval()
-    reader.load_state_dict(dict(Checkpoint.open(options.reader)))
-    pipeline = load_pipeline(options.model or model_folder(), device="cpu", dtype="fp32")
-    true = [prompt_of(index) for index in range(min(options.count, 200))]
-    pictures = [through_the_autoencoder(pipeline, picture) for _, picture in true]
-    readings = zip(read(reader, pictures), true, strict=True)
-    print("ceiling", json.dumps(table(judge(said, asked) for said, (asked, _) in readings)))
-    settings = SampleSettings(
-        steps=options.steps or pipeline.defaults.num_steps,
-        guidance_scale=options.guidance or pipeline.defaults.guidance_scale,
-    )
-    draw = Denoising(pipeline.parts, WeightingSettings())
-    verdicts, wrong, shown = [], [], list[tuple[Image.Image, str]]()
+    print("ceiling", json.dumps(Artist(options).ceiling(min(options.count, 200))), flush=True)
     prompts = unseen_prompts(options.seed, options.count, options.unseen)
-    for first in range(0, len(prompts), options.batch_size):
-        asked_now = prompts[first : first + options.batch_size]
-        seed = options.seed + first
-        drawn = draw.samples([prompt.text for prompt in asked_now], settings, first_seed=seed)
-        images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in drawn]
-        for number, (said, prompt) in enumerate(zip(read(reader, images), asked_now, strict=True)):
-            verdict = judge(said, prompt)
-            verdicts.append(verdict)
-            if not all(verdict.values()):
-                failed = [name for name, good in verdict.items() if not good]
-                wrong.append({"prompt": prompt.text, "seed": seed + number, "wrong": failed})
-                shown.append((images[number], f"{prompt.text} (wrong: {', '.join(failed)})"))
-        print(len(verdicts), json.dumps(table(verdicts)), flush=True)
+    jobs = [
+        (options.seed + first, prompts[first : first + options.batch_size])
+        for first in range(0, len(prompts), options.batch_size)
+    ]
+    verdicts, wrong, shown = [], [], list[tuple[Image.Image, str]]()
+    num_threads = max(1, torch.get_num_threads() // options.workers)
+    with get_context("spawn").Pool(options.workers, _begin, (options, num_threads)) as pool:
+        for (seed, asked_now), drawn in zip(jobs, pool.imap(_work, jobs), strict=True):
+            for number, (prompt, (verdict, image)) in enumerate(zip(asked_now, drawn, strict=True)):
+                verdicts.append(verdict)
+                if not all(verdict.values()):
+                    failed = [name for name, good in verdict.items() if not good]
+                    wrong.append({"prompt": prompt.text, "seed": seed + number, "wrong": failed})
+                    shown.append((image, f"{prompt.text} (wrong: {', '.join(failed)})"))
+            print(len(verdicts), json.dumps(table(verdicts)), flush=True)
     if options.failures is not None:
         options.failures.write_text("".join(json.dumps(one) + "\n" for one in wrong))
     if options.sheet is not None:
