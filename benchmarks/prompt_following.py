@@ -146,7 +146,8 @@ def read(reader: SceneReader, pictures: Sequence[Image.Image]) -> list[Reading]:
 def through_the_autoencoder(pipeline: Pipeline, picture: Image.Image) -> Image.Image:
     """Return what the model's autoencoder makes of a picture."""
     vae = pipeline.parts.vae
-    (decoded,) = to_images(vae.decode(vae.encode(to_pixels(picture)).mode()))
+    pixels = to_pixels(picture).to(next(vae.parameters()).dtype)
+    (decoded,) = to_images(vae.decode(vae.encode(pixels).mode()).float())
     return decoded
 
 
@@ -179,9 +180,14 @@ class Artist:
     """A model that draws prompts, and the reader that judges the pictures."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        self.folder: Path | None = options.pictures
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
         self.reader = SceneReader().eval()
         self.reader.load_state_dict(dict(Checkpoint.open(options.reader)))
-        self.pipeline = load_pipeline(options.model or model_folder(), device="cpu", dtype="fp32")
+        self.pipeline = load_pipeline(
+            options.model or model_folder(), device="cpu", dtype=options.dtype
+        )
         self.settings = SampleSettings(
             steps=options.steps or self.pipeline.defaults.num_steps,
             guidance_scale=options.guidance or self.pipeline.defaults.guidance_scale,
@@ -190,13 +196,22 @@ class Artist:
     def __call__(self, job: Job) -> list[tuple[Verdict, Image.Image]]:
         """Draw prompts, the first from the noise of the seed, and judge them."""
         first_seed, prompts = job
-        draw = Denoising(self.pipeline.parts, WeightingSettings())
-        texts = [prompt.text for prompt in prompts]
-        drawn = draw.samples(texts, self.settings, first_seed=first_seed)
-        images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in drawn]
+        images = self._pictures(first_seed, [prompt.text for prompt in prompts])
         readings = read(self.reader, images)
         verdicts = [judge(said, asked) for said, asked in zip(readings, prompts, strict=True)]
         return list(zip(verdicts, images, strict=True))
+
+    def _pictures(self, first_seed: int, texts: Sequence[str]) -> list[Image.Image]:
+        numbers = range(first_seed, first_seed + len(texts))
+        kept = [self.folder / f"{number}.png" for number in numbers] if self.folder else []
+        if kept and all(path.is_file() for path in kept):
+            return [Image.open(path).convert("RGB") for path in kept]
+        draw = Denoising(self.pipeline.parts, WeightingSettings())
+        drawn = draw.samples(texts, self.settings, first_seed=first_seed)
+        images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in drawn]
+        for image, path in zip(images, kept, strict=False):
+            image.save(path)
+        return images
 
     def ceiling(self, count: int) -> dict[str, str]:
         """Return what the reader reads right of true scenes that the autoencoder has seen."""
@@ -229,8 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=77, help="of the prompts and the first picture")
     parser.add_argument("--steps", type=int, help="the model's own otherwise")
     parser.add_argument("--guidance", type=float, help="the model's own otherwise")
+    parser.add_argument("--dtype", default="fp32", help="of the networks: fp32, bf16 or fp16")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     parser.add_argument("--failures", type=Path, help="a .jsonl file to list wrong pictures in")
+    parser.add_argument("--pictures", type=Path, help="a folder; what is there is not drawn again")
     parser.add_argument("--sheet", type=Path, help="a PNG of the first 32 wrong pictures")
     options = parser.parse_args(arguments)
     print("ceiling", json.dumps(Artist(options).ceiling(min(options.count, 200))), flush=True)
@@ -250,8 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     wrong.append({"prompt": prompt.text, "seed": seed + number, "wrong": failed})
                     shown.append((image, f"{prompt.text} (wrong: {', '.join(failed)})"))
             print(len(verdicts), json.dumps(table(verdicts)), flush=True)
-    if options.failures is not None:
-        options.failures.write_text("".join(json.dumps(one) + "\n" for one in wrong))
+            if options.failures is not None:
+                options.failures.write_text("".join(json.dumps(one) + "\n" for one in wrong))
     if options.sheet is not None:
         failures_sheet(shown[:_MOST_SHOWN]).savefig(options.sheet, dpi=150)
     print("model", json.dumps(table(verdicts)))

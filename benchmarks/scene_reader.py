@@ -2,16 +2,18 @@
 
     python benchmarks/scene_reader.py --data data/scenes-cloths --out runs/scene-reader.safetensors
 
-It is the judge of `prompt_following.py` and knows nothing of the models that it judges: it learns
+It is the judge of `prompt_following.py` and knows nothing of the UNets that it judges: it learns
 from pictures that `sdcli scenes` drew, and from what was put into them. Blur, noise and light are
-changed at random, so that it reads soft pictures, too. At the end it says how often it reads
-pictures of another seed right.
+changed at random, so that it reads soft pictures, too. With `--through MODEL` it has seen `--count`
+of them as that model's autoencoder decodes latents that are somewhat wrong, as painted as those of
+any UNet. At the end it says how often it reads pictures of another seed right.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +23,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from sd_checkpoint import save_safetensors
+from sd_checkpoint import Checkpoint, save_safetensors
+from sd_pipeline import load_pipeline, to_images, to_pixels
 from sd_scenes import PLACES, THINGS, Item, Scene, make_scene, paint_scene
 from sd_scenes.backgrounds import INDOORS, SKIES
 from sd_scenes.colours import NAMED
+from sd_vae import AutoencoderKL
 
 THING_NAMES, COLOURS, PLACE_NAMES = tuple(THINGS), tuple(NAMED), (*PLACES, "sky")
 BACKGROUNDS = (*SKIES, INDOORS)
@@ -284,11 +288,14 @@ def mirrored(pictures: Tensor, true: Truth) -> tuple[Tensor, Truth]:
     return pictures.flip(-1), true._replace(at=torch.stack([CELLS - 1e-3 - across, down], dim=-1))
 
 
-def read_folder(folder: Path) -> tuple[Tensor, Truth]:
-    """Return a folder's pictures and what is in them, made up again from the set's seed."""
-    names = [json.loads(line)["file_name"] for line in (folder / "metadata.jsonl").open()]
+def read_folder(folder: Path, last: int = 0) -> tuple[Tensor, Truth]:
+    """Return a folder's pictures and what is in them, made up again from the set's seed.
+
+    All of them, or the `last` so many.
+    """
+    names = [json.loads(line)["file_name"] for line in (folder / "metadata.jsonl").open()][-last:]
     pictures = torch.cat([to_batch([Image.open(folder / name)]) for name in names])
-    return pictures, gathered(list(scenes_of(folder)))
+    return pictures, gathered(list(scenes_of(folder))[-last:])
 
 
 def scenes_of(folder: Path) -> Iterator[Scene]:
@@ -321,14 +328,47 @@ def right(said: Reading, true: Reading) -> dict[str, float]:
     }
 
 
+@torch.inference_mode()
+def painted(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> Tensor:
+    """Return pictures whose latents were disturbed, as the reader wants them.
+
+    By up to 0.4 of the latents' deviation; half of them in stains three latents wide.
+    """
+    pixels = torch.cat([to_pixels(picture.resize((128, 128))) for picture in pictures])
+    latents = vae.scale(vae.encode(pixels.to(next(vae.parameters()).dtype)).mode().float())
+    noise = torch.randn(latents.shape)
+    stains = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="replicate"), 3, 1) * 3
+    number = len(latents)
+    noise = torch.where(torch.rand(number, 1, 1, 1) < 0.5, stains, noise)
+    latents = latents + 0.4 * torch.rand(number, 1, 1, 1) * noise
+    decoded = vae.decode(vae.unscale(latents.to(next(vae.parameters()).dtype)))
+    return to_batch(to_images(decoded.float()))
+
+
+def painted_folder(folder: Path, model: Path, count: int) -> tuple[Tensor, Truth]:
+    """Return some of a folder's pictures as a model's autoencoder paints them."""
+    vae = load_pipeline(model, device="cpu", dtype="bf16").parts.vae
+    names = [json.loads(line)["file_name"] for line in (folder / "metadata.jsonl").open()][:count]
+    batches = []
+    for first in range(0, len(names), 32):
+        some = [Image.open(folder / name).convert("RGB") for name in names[first : first + 32]]
+        batches.append(painted(vae, some))
+        if first % 1024 == 0:
+            print(f"painted {first} of {len(names)}", flush=True)
+    return torch.cat(batches), gathered(list(islice(scenes_of(folder), len(names))))
+
+
 def teach(reader: SceneReader, folders: Sequence[Path], options: argparse.Namespace) -> None:
     """Let a reader learn from folders of scenes, and say how it gets on."""
-    parts = [read_folder(folder) for folder in folders]
+    parts = [read_folder(folder, options.only) for folder in folders]
+    if options.through is not None:
+        parts += [painted_folder(folder, options.through, options.count) for folder in folders]
     pictures = torch.cat([part[0] for part in parts])
     true = Truth(*(torch.cat(columns) for columns in zip(*(p[1] for p in parts), strict=True)))
     steps = options.epochs * (len(pictures) // options.batch_size)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=max(steps, 2))
+    peak = 3e-3 if options.begin is None else 1e-3
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=peak, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=max(steps, 2))
     begun, done = time.perf_counter(), 0
     for _ in range(options.epochs):
         for index in torch.randperm(len(pictures)).split(options.batch_size):
@@ -357,12 +397,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of scenes")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--begin", type=Path, help="a reader to go on from")
+    parser.add_argument("--through", type=Path, help="a model whose autoencoder paints, too")
+    parser.add_argument("--count", type=int, default=10000, help="pictures that it paints")
+    parser.add_argument("--only", type=int, default=0, help="other pictures; 0 is all")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--held-out", type=int, default=1000, help="pictures to say how good it is")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     reader = SceneReader().to(memory_format=torch.channels_last)
+    if options.begin is not None:
+        reader.load_state_dict(dict(Checkpoint.open(options.begin)))
     teach(reader, options.data, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(options.out, reader.state_dict())
