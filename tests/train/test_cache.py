@@ -138,19 +138,23 @@ def _slowly(number: int) -> dict[str, Tensor]:
     return piece(number)
 
 
+def _killed_half_way(number: int) -> dict[str, Tensor]:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _slowly(number)
+
+
 def test_several_processes_fill_it_at_once_though_some_are_killed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     run = cache(tmp_path).rows
-    others = [context.Process(target=run, args=("mean", KEYS, _slowly)) for _ in range(4)]
+    computing = (_killed_half_way, _killed_half_way, _slowly, _slowly)
+    others = [context.Process(target=run, args=("mean", KEYS, each)) for each in computing]
     for each in others:
         each.start()
-    time.sleep(0.04)
-    for each in others[:2]:
-        assert each.pid is not None
-        os.kill(each.pid, signal.SIGKILL)
     assert torch.equal(run("mean", KEYS, _slowly)["mean"][range(24)], whole())
     for each in others:
         each.join(10)
+    assert others[0].exitcode == -signal.SIGKILL
     assert [each.exitcode for each in others[2:]] == [0, 0]
     whole_ones = [path for path in tmp_path.iterdir() if not path.name.startswith(".tmp-")]
     assert len(whole_ones) == len(KEYS)
