@@ -12,7 +12,6 @@ from itertools import product
 
 import diffusers
 import pytest
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from sd_sampler import (
     SAMPLERS,
     DDIMOptions,
     DiffusionConfig,
-    NoiseSchedule,
     NoiseSource,
     Plan,
     PlanOptions,
@@ -29,75 +27,18 @@ from sd_sampler import (
     ddim_inversion,
     ddpm,
     ddpm_large,
-    make_sigmas,
-    noise_schedule,
     plan,
     prediction,
-    spaced_timesteps,
 )
-
-STABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-SCHEDULE = NoiseSchedule.scaled_linear()
-SPACINGS = ("leading", "trailing", "linspace")
-THEIR_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}
-DIFFUSERS_NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
-
-
-def table(name: str, *, zero_snr: bool = False) -> Tensor:
-    """Return diffusers' alphas_cumprod for a schedule of ours."""
-    betas = STABLE if name == "scaled_linear" else {"beta_schedule": THEIR_NAMES[name]}
-    return diffusers.DDPMScheduler(**betas, rescale_betas_zero_snr=zero_snr).alphas_cumprod
-
-
-@pytest.mark.parametrize("zero_snr", [False, True])
-@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
-def test_noise_schedules_equal_diffusers_within_float32(name: str, zero_snr: bool) -> None:
-    ours = noise_schedule(name)
-    ours = ours.rescaled_zero_terminal_snr() if zero_snr else ours
-    theirs = table(name, zero_snr=zero_snr).double()
-    torch.testing.assert_close(ours.alphas_cumprod, theirs, rtol=2e-5, atol=1e-7)
-
-
-def test_adding_noise_and_the_velocity_equal_diffusers_to_2e_6() -> None:
-    peer = diffusers.DDPMScheduler(**STABLE)
-    x0, noise = torch.randn(2, 5, 4, 8, 8)
-    timesteps = torch.tensor([0, 1, 250, 700, 999])
-    noised = SCHEDULE.add_noise(x0, noise, timesteps)
-    torch.testing.assert_close(noised, peer.add_noise(x0, noise, timesteps), rtol=0, atol=2e-6)
-    v = prediction("v").target(x0, noise, SCHEDULE.sigma_of(timesteps))
-    torch.testing.assert_close(v, peer.get_velocity(x0, noise, timesteps), rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize(
-    ("convention", "peer"),
-    [
-        ("ddim", diffusers.DDIMScheduler),
-        ("euler", diffusers.EulerDiscreteScheduler),
-        ("dpmpp", diffusers.DPMSolverMultistepScheduler),
-    ],
+from tests.parity.schedulers import (
+    DIFFUSERS_NAMES,
+    SCHEDULE,
+    SPACINGS,
+    STABLE,
+    exact,
+    inputs,
+    network,
 )
-def test_timesteps_equal_diffusers_for_any_number_of_steps(
-    convention: str, peer: type, spacing: str
-) -> None:
-    scheduler = peer(**STABLE, timestep_spacing=spacing, steps_offset=1)
-    for num_steps in (*range(1, 60), 75, 100, 125, 200, 250, 333, 400, 499):
-        scheduler.set_timesteps(num_steps)
-        ours = spaced_timesteps(spacing, 1000, num_steps, steps_offset=1, convention=convention)
-        theirs = scheduler.timesteps.double()[:num_steps]  # arange may yield one too many
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
-
-
-def exact(scheduler: object, *, to_one: bool = True) -> None:
-    """Put our float64 table in the place of a scheduler's float32 one."""
-    scheduler.alphas_cumprod = SCHEDULE.alphas_cumprod.clone()
-    scheduler.one = torch.tensor(1.0, dtype=torch.float64)
-    scheduler.final_alpha_cumprod = scheduler.one if to_one else scheduler.alphas_cumprod[0]
-
-
-def inputs(seed: int, dtype: torch.dtype) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(3, 2, 4, 8, 8, dtype=dtype, generator=generator)
 
 
 def some(num_steps: int) -> list[int]:
@@ -192,13 +133,6 @@ def test_ddpm_steps_equal_ddpm_scheduler(
             start, steps = x * (1 + now**2) ** 0.5, made.sigmas[i : i + 2]
             ours = sampler(denoise, start, steps, noise=lambda n=noise: n, **last)
             check(ours / (1 + after**2) ** 0.5, theirs, kind, int(timestep))
-
-
-def network(x: Tensor, timesteps: Tensor) -> Tensor:
-    """Stand for a UNet: bounded, nonlinear, mixing channels, and told the timestep."""
-    weight = torch.linspace(-9, 9, 16).cos().reshape(4, 4).to(x) * 0.6
-    phase = torch.sin(timesteps.float() / 300).reshape(-1, 1, 1, 1)
-    return torch.einsum("bchw,cd->bdhw", torch.tanh(x + phase), weight) + 0.3 * x
 
 
 def their_picture(scheduler: diffusers.SchedulerMixin, num_steps: int, eta: float) -> Tensor:
@@ -394,96 +328,3 @@ def test_inversion_gives_diffusers_noise(num_steps: int) -> None:
         x = peer.step(network(x, timestep.reshape(1)), timestep, x).prev_sample
     ours = ddim_inversion(made.denoiser(network, prediction("eps")), x0, made.sigmas)
     torch.testing.assert_close(ours / made.init_scale, x, rtol=0, atol=1e-6)
-
-
-def test_the_aligned_table_is_diffusers_too() -> None:
-    table = diffusers.schedulers.AysSchedules["StableDiffusionSigmas"]
-    ours = make_sigmas("align_your_steps", SCHEDULE, 10)
-    assert ours.tolist() == pytest.approx(table)
-    table = diffusers.schedulers.AysSchedules["StableDiffusionXLSigmas"]
-    assert make_sigmas("align_your_steps_xl", SCHEDULE, 10).tolist() == pytest.approx(table)
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 7, 20, 50, 100])
-def test_beta_timesteps_are_the_quantiles_that_scipy_gives(num_steps: int) -> None:
-    shares = 1 - torch.arange(num_steps) / num_steps
-    wanted = (torch.tensor(scipy.stats.beta.ppf(shares, 0.6, 0.6)) * 999).round()
-    sigmas = make_sigmas("beta", SCHEDULE, num_steps)[:-1]
-    torch.testing.assert_close(SCHEDULE.timestep_of(sigmas), wanted.double())
-
-
-SOLVERS = {
-    "unipc": diffusers.UniPCMultistepScheduler,
-    "deis": diffusers.DEISMultistepScheduler,
-}
-
-
-def steps_in_float64(made: Plan, kind: str) -> tuple[Tensor, list[Tensor]]:
-    """Return a variance-preserving x and what it is after each of our steps from it."""
-    x = inputs(0, torch.float64)[0]
-    seen: list[Tensor] = []
-    denoise = made.denoiser(network, prediction(kind))
-    start = x * (1 + float(made.sigmas[0]) ** 2) ** 0.5
-    noise = NoiseSource([3, 4], (4, 8, 8), dtype=torch.float64)
-    noise.initial()
-    made.run(denoise, noise, x=start, on_step=lambda _i, _s, x, _x0: seen.append(x))
-    levels = made.sigmas[1:].tolist()
-    return x, [one / (1 + level**2) ** 0.5 for one, level in zip(seen, levels, strict=True)]
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 5, 20])
-@pytest.mark.parametrize("kind", ["eps", "v"])
-@pytest.mark.parametrize("name", SOLVERS)
-def test_solvers_take_their_peers_steps_in_float64(name: str, kind: str, num_steps: int) -> None:
-    peer = SOLVERS[name](**STABLE, prediction_type=DIFFUSERS_NAMES[kind])
-    peer.set_timesteps(num_steps)
-    made = plan(name, "linspace", SCHEDULE, num_steps)
-    peer.sigmas = made.sigmas.clone()  # in the place of their float32 ones
-    x, ours = steps_in_float64(made, kind)
-    if name == "deis":  # whose last step goes to the lowest level there: see README
-        ours.pop()
-    for timestep, after in zip(peer.timesteps, ours, strict=False):
-        x = peer.step(network(x, timestep.reshape(1)), timestep, x).prev_sample
-        torch.testing.assert_close(after, x, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 4, 5, 20])
-def test_plms_takes_its_peers_steps_in_float64(num_steps: int) -> None:
-    config = {**STABLE, "steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True}
-    peer = diffusers.PNDMScheduler(**config, timestep_spacing="leading")
-    exact(peer, to_one=False)
-    peer.set_timesteps(num_steps)
-    ours = DiffusionConfig.from_diffusers({**config, "_class_name": "PNDMScheduler"})
-    made = plan("plms", None, ours.noise_schedule(), num_steps, ours.plan_options())
-    x, steps = steps_in_float64(made, "eps")
-    theirs = []
-    for timestep in peer.timesteps:
-        x = peer.step(network(x, timestep.reshape(1)), timestep, x).prev_sample
-        theirs.append(x)
-    # Their first step takes two calls, of which the first is not kept.
-    for after, x in zip(steps, theirs[len(theirs) - num_steps :], strict=True):
-        torch.testing.assert_close(after, x, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize("kind", ["eps", "v"])
-@pytest.mark.parametrize("num_steps", [1, 2, 4, 8, 50])
-def test_lcm_takes_its_peers_steps_in_float64(
-    num_steps: int, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    peer = diffusers.LCMScheduler(**STABLE, prediction_type=DIFFUSERS_NAMES[kind])
-    exact(peer)
-    peer.set_timesteps(num_steps)
-    for timestep in peer.timesteps:  # what we leave out: see README
-        skip, out = peer.get_scalings_for_boundary_condition_discrete(timestep)
-        assert abs(float(skip)) < 1e-5
-        assert abs(float(out) - 1) < 1e-5
-    scalings = "get_scalings_for_boundary_condition_discrete"
-    monkeypatch.setattr(peer, scalings, lambda _timestep: (0.0, 1.0))
-    noise = NoiseSource([3, 4], (4, 8, 8), dtype=torch.float64)
-    noise.initial()
-    drawn = "diffusers.schedulers.scheduling_lcm.randn_tensor"
-    monkeypatch.setattr(drawn, lambda *_, **__: noise())
-    x, ours = steps_in_float64(plan("lcm", None, SCHEDULE, num_steps), kind)
-    for timestep, after in zip(peer.timesteps, ours, strict=True):
-        x = peer.step(network(x, timestep.reshape(1)), timestep, x).prev_sample
-        torch.testing.assert_close(after, x, rtol=0, atol=1e-9)

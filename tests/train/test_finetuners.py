@@ -18,15 +18,12 @@ from finetuning import (
 from PIL import Image
 from toy import Recorder, assert_same_checkpoint
 
-from sd_adapters import TextualInversion, load_embedding, load_hypernetwork, load_loras
+from sd_adapters import load_embedding, load_loras
 from sd_checkpoint import Checkpoint
-from sd_ops import use_fast_paths
-from sd_pipeline import Parts, load_model, sha256
+from sd_pipeline import Parts, load_model
 from sd_pipeline.adapter_places import adapter_aliases, adapter_models
 from sd_train import TrainError, build_task, load_run, run, train
 from sd_train.cache import module_fingerprint
-from sd_train.finetune_presets import PRESETS, finetune_config
-from sd_train.run import rehearse_run
 from sd_train.settings import parse_config
 
 METHODS = tuple(KINDS)
@@ -185,85 +182,6 @@ def test_dropout_is_off_in_validation(tiny_model: Path, cats: Path, tmp_path: Pa
     assert task.validate().scalars != task.validate().scalars
 
 
-@pytest.mark.parametrize(
-    "lora",
-    [
-        {"layout": "kohya", "text": True, "targets": "all"},
-        {"layout": "diffusers", "text": True},
-        {"kind": "loha", "rank": 2, "targets": ("attn2.to_k", "attn2.to_v")},
-    ],
-)
-def test_a_loras_file_loads_back_and_gives_equal_outputs(
-    tiny_model: Path, cats: Path, tmp_path: Path, lora: dict[str, Any]
-) -> None:
-    config = settings("lora", tiny_model, cats, {"learning_rate": 0.02}, lora=lora, name="mog")
-    task = build_task(config, tmp_path)
-    result = train(task, config.trainer, tmp_path)
-    path = result.model / "mog.safetensors"
-    fresh = load_model(tiny_model)
-    plain = outputs(fresh, "a cat on a mat")
-    for prefix, each in load_loras(path, adapter_models(fresh)).items():
-        each.inject(adapter_models(fresh)[prefix])
-    ours = outputs(task.parts, "a cat on a mat")
-    torch.testing.assert_close(outputs(fresh, "a cat on a mat"), ours, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(ours, plain, atol=1e-3)
-
-
-def test_a_loras_header_says_how_it_came_about(
-    tiny_model: Path, cats: Path, tmp_path: Path
-) -> None:
-    run(settings("lora", tiny_model, cats, lora={"rank": 3, "alpha": 6}), tmp_path)
-    told = Checkpoint.open(tmp_path / "model/cat.safetensors").metadata
-    weights = tiny_model / "unet/diffusion_pytorch_model.safetensors"
-    expected = {
-        "ss_sd_model_name": "tiny",
-        "ss_new_sd_model_hash": sha256(weights),
-        "ss_network_dim": "3",
-        "ss_network_alpha": "6",
-        "ss_steps": "4",
-        "modelspec.trigger_phrase": "a sks cat",
-    }
-    assert expected.items() <= dict(told).items()
-
-
-def test_a_hypernetworks_file_loads_back_and_gives_equal_outputs(
-    tiny_model: Path, cats: Path, tmp_path: Path
-) -> None:
-    for suffix in ("pt", "safetensors"):
-        config = settings("hypernetwork", tiny_model, cats, format=suffix)
-        task = build_task(config, tmp_path / suffix)
-        result = train(task, config.trainer, tmp_path / suffix)
-        fresh = load_model(tiny_model)
-        loaded = load_hypernetwork(result.model / f"cat.{suffix}")
-        assert loaded.origin.step == 4
-        loaded.inject(fresh.unet)
-        task.hypernetwork.eval()
-        ours = outputs(task.parts, "a cat on a mat")
-        torch.testing.assert_close(outputs(fresh, "a cat on a mat"), ours)
-
-
-@pytest.mark.parametrize("layout", ["diffusers", "kohya", "webui"])
-def test_an_embeddings_file_loads_back_and_gives_equal_states(
-    tiny_model: Path, cats: Path, tmp_path: Path, layout: str
-) -> None:
-    config = settings("textual_inversion", tiny_model, cats, layout=layout, templates="captions")
-    task = build_task(config, tmp_path)
-    result = train(task, config.trainer, tmp_path)
-    suffix = ".pt" if layout == "webui" else ".safetensors"
-    embedding = load_embedding(result.model / f"my-cat{suffix}")
-    assert embedding.name == "my-cat"
-    assert embedding.origin.step == 4 or layout == "kohya"
-    fresh = load_model(tiny_model)
-    (tower,) = fresh.towers
-    inversion = TextualInversion(embedding.vectors[0], tower.config.vocab_size)
-    inversion.inject(tower)
-    tower.tokenizer = tower.tokenizer.with_names({"my-cat": inversion.ids})
-    prompt = "a my-cat on a mat"
-    use_fast_paths(fresh.unet)  # as what learns does, whose sums are rounded otherwise
-    assert torch.equal(outputs(fresh, prompt), outputs(task.parts, prompt))
-    assert not torch.allclose(outputs(fresh, prompt), outputs(fresh, "a cat on a mat"))
-
-
 def test_the_new_word_begins_as_the_initial_one_and_stands_in_its_place(
     tiny_model: Path, cats: Path, tmp_path: Path
 ) -> None:
@@ -404,96 +322,3 @@ def test_text_encoders_learn_at_a_rate_of_their_own(
     task = build_task(settings("lora", tiny_model, cats, lora=lora), tmp_path)
     assert list(task.modules()) == ["unet", "text_encoder"]
     assert task.config.trainer.learning_rate_scales == {"text_encoder": 0.25}
-
-
-@pytest.mark.parametrize(
-    ("method", "more", "message"),
-    [
-        ("lora", {"lora": {"targets": "attention"}}, r"lora\.targets"),
-        ("lora", {"lora": {"layout": "diffusers", "kind": "loha"}}, "cannot hold a loha"),
-        ("lora", {"lora": {"rnk": 3}}, "did you mean 'rank'"),
-        ("lora", {"name": "a/b"}, "leave out"),
-        ("textual_inversion", {"placeholder": "my dog"}, "must be one word"),
-        ("hypernetwork", {"hypernetwork": {"layer_structure": (1, 2)}}, "give factors from 1 to 1"),
-        ("dreambooth", {"train_text": True, "lora": {}}, r"train_text is lora\.text"),
-    ],
-)
-def test_wrong_settings_are_told_in_one_line(
-    tiny_model: Path, cats: Path, method: str, more: dict[str, Any], message: str
-) -> None:
-    values = settings(method, tiny_model, cats).model_dump(exclude_none=True) | more
-    with pytest.raises(TrainError, match=message) as caught:
-        parse_config(KINDS[method], values, origin="run.toml")
-    assert "\n" not in str(caught.value)
-
-
-def test_an_initial_word_that_the_model_does_not_know_is_told(
-    tiny_model: Path, cats: Path, tmp_path: Path
-) -> None:
-    config = settings("textual_inversion", tiny_model, cats, initial="zebra")
-    with pytest.raises(TrainError, match="initial = 'zebra' is no word that the model knows"):
-        build_task(config, tmp_path)
-
-
-def test_what_the_pictures_show_is_guessed_from_captions_or_the_folders_name(
-    tiny_model: Path, tmp_path: Path
-) -> None:
-    nouns = {}
-    for name, captions in (
-        ("rex", ("two dogs under a tree", "black dogs")),
-        ("my_cat-2", ("", "")),
-        ("photos", ("", "")),
-    ):
-        folder = write_pictures(tmp_path / name, captions)
-        task = build_task(settings("lora", tiny_model, folder), tmp_path / f"run-{name}")
-        nouns[name] = (task.config.noun, task.config.instance_prompt, task.config.name)
-    assert nouns == {
-        "rex": ("dogs", "a sks dogs", "dogs"),
-        "my_cat-2": ("cat", "a sks cat", "cat"),
-        "photos": ("", "a sks", "subject"),
-    }
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_presets_fill_what_is_left_open_and_nothing_else(
-    tiny_model: Path, cats: Path, method: str
-) -> None:
-    values = {"model": str(tiny_model), "data": {"folder": str(cats)}, "trainer": {"steps": 7}}
-    config = finetune_config(KINDS[method], values, origin="here")
-    preset = PRESETS[method]["scenes"]["trainer"]
-    assert config.trainer.steps == 7
-    assert config.trainer.learning_rate == preset["learning_rate"]
-    assert (config.data.size, config.data.holdout, config.trainer.ema_decay) == (64, 0, 0)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_preset_is_valid(tiny_model: Path, cats: Path, method: str) -> None:
-    for preset in PRESETS[method].values():
-        values = {"model": str(tiny_model), "data": {"folder": str(cats)}, **preset}
-        parse_config(KINDS[method], values, origin="preset")
-
-
-@pytest.mark.parametrize("line", ["sd1", "sdxl"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_models_family_chooses_the_preset_and_a_dry_run_tries_it(
-    families: dict[str, Path], cats: Path, tmp_path: Path, method: str, line: str
-) -> None:
-    values = {
-        "model": str(families[line]),
-        "data": {"folder": str(cats)},
-        "trainer": {"device": "cpu"},
-        "samples": {"count": 0},
-        **({"num_class_images": 1} if method == "dreambooth" else {}),
-    }
-    config = finetune_config(KINDS[method], values, origin="here")
-    preset = PRESETS[method][line]["trainer"]
-    assert preset.items() <= config.trainer.model_dump().items()
-    assert rehearse_run(config, tmp_path).num_parameters > 0
-    assert not (tmp_path / "checkpoints").exists()
-
-
-def test_a_lora_of_dreambooth_takes_the_loras_preset(tiny_model: Path, cats: Path) -> None:
-    values = {"model": str(tiny_model), "data": {"folder": str(cats)}, "lora": {"rank": 2}}
-    config = finetune_config(KINDS["dreambooth"], values, origin="here")
-    assert config.lora.rank == 2
-    assert config.trainer.learning_rate == PRESETS["lora"]["scenes"]["trainer"]["learning_rate"]
