@@ -107,10 +107,9 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _best_on_this_processor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend by torch's own or, where that is slower, by plain products (see `sd_ops.limits`)."""
-    known = limits(q.dtype)
-    num_keys = k.shape[2]
     if q.device.type != "cpu" or not q.dtype == k.dtype == v.dtype:
         return _sdpa(q, k, v)
+    known, num_keys = limits(q.dtype), k.shape[2]
     if not _wants_grad(q, k, v):
         enough = min(q.shape[2], num_keys) >= known.min_rows
         return _by_rows(q, k, v) if enough else _sdpa(q, k, v)
