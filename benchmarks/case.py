@@ -40,6 +40,7 @@ class Case:
     compile_mode: str = ""
     method: str = "lora"
     ema: bool = False
+    uncached: bool = False
     seed: int = 7
 
     @property

@@ -13,7 +13,7 @@ _HELP = {
     "step": "one guided step of the UNet, which is asked for twice the batch",
     "decode": "latents to pixels by the autoencoder",
     "txt2img": "the whole way: text, steps, pixels",
-    "train": "one training step of the UNet; latents and text states are ready",
+    "train": "one training step of the UNet; latents and text states are ready, or see --uncached",
     "load": "a model's folder to networks in memory, in fresh processes",
     "import": "processes that import one thing, sdcli --help, and a whole picture of one step",
 }
@@ -46,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
         "as --batch says; default: lora",
     )
     work.add_argument("--ema", action="store_true", help="let train keep averaged weights")
+    work.add_argument(
+        "--uncached",
+        action="store_true",
+        help="let the peer encode pictures and captions at every step of train, as its scripts do "
+        "that keep none; ours has them cached either way",
+    )
     work.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="default: fp32")
     work.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
     work.add_argument("--threads", type=_positive, help="of every arm; default: torch's own number")
@@ -147,6 +153,7 @@ def _case(options: argparse.Namespace, scratch: Path) -> Case:
         compile_mode=options.compile_mode,
         method=options.method,
         ema=options.ema,
+        uncached=options.uncached,
     )
     if options.target == "import":
         return case

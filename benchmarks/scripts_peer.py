@@ -4,8 +4,13 @@
 those with the class beside them, `train_text_to_image_lora.py` (DreamBooth's has the same step) for
 a LoRA: torch's AdamW, PEFT's layers, clipping, and the loss told at every step. What accelerate
 does to a model is done here by hand: autocast around its forward pass.
+
+The scripts keep no latents and no text states but encode the pictures and captions of every batch.
+With `Case.uncached` they do so here, too; what comes out is put aside for the lesson's, so that
+both sides learn from the same numbers.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,7 +24,7 @@ from torch import Tensor, nn
 from benchmarks import learning
 from benchmarks.arms import CannotRun, Run
 from benchmarks.case import Case
-from benchmarks.inputs import Inputs, config_of, torch_dtype
+from benchmarks.inputs import Inputs, config_of, normal, torch_dtype
 from benchmarks.learning import Witness
 
 _PARTS = {"lora_A.default.weight": "down", "lora_B.default.weight": "up"}
@@ -45,9 +50,10 @@ class Scripts:
         # What is frozen is kept in half precision, what learns is not.
         self._unet.to(case.device, torch.float32 if case.learns_all else torch_dtype(case))
         self._noise = diffusers.DDPMScheduler.from_pretrained(case.folder, subfolder="scheduler")
+        self._encoders = _Encoders(case) if case.uncached else None
         if self._noise.config.prediction_type not in ("epsilon", "v_prediction"):
             raise CannotRun(f"the scripts know no {self._noise.config.prediction_type} prediction")
-        return [self._unet]
+        return [self._unet, *(self._encoders.networks if self._encoders else ())]
 
     def prepare(self, case: Case, inputs: Inputs) -> Run:  # noqa: ARG002  (there is a lesson)
         learnt = _whole(self._unet) if case.learns_all else _adapted(self._unet, case.seed)
@@ -85,6 +91,8 @@ class Scripts:
         count, steps = scheduler.config.num_train_timesteps, iter(range(10**9))
 
         def loss() -> Tensor:
+            if self._encoders is not None:
+                self._encoders.encode()
             latents = lesson.latents.to(device, dtype) * factor
             states = lesson.states.to(device, dtype)
             timesteps, noise = learning.drawn(case, next(steps), latents.shape, count)
@@ -101,6 +109,33 @@ class Scripts:
             return F.mse_loss(output.float(), target.float(), reduction="mean")
 
         return loss
+
+
+class _Encoders:
+    """The frozen parts of the scripts, in the type of what is frozen."""
+
+    def __init__(self, case: Case) -> None:
+        text: Any = importlib.import_module("transformers").CLIPTextModel
+        dtype, shown = torch_dtype(case), case.num_shown
+        self._vae: Any = diffusers.AutoencoderKL.from_pretrained(
+            case.folder, subfolder="vae", torch_dtype=dtype
+        )
+        self._text: Any = text.from_pretrained(
+            case.folder, subfolder="text_encoder", torch_dtype=dtype
+        )
+        self.networks: Sequence[nn.Module] = [self._vae, self._text]
+        for network in self.networks:
+            network.to(case.device).requires_grad_(False)
+        pixels = normal((shown, 3, case.height, case.width), case.seed - 2).clamp(-1, 1)
+        self._pixels = pixels.to(case.device, dtype)
+        length = self._text.config.max_position_embeddings
+        self._tokens = torch.full((shown, length), self._text.config.eos_token_id)
+        self._tokens = self._tokens.to(case.device)
+
+    def encode(self) -> None:
+        """Encode a batch as the scripts do, under no `no_grad`: nothing here learns."""
+        self._vae.encode(self._pixels).latent_dist.sample()
+        self._text(self._tokens, return_dict=False)
 
 
 def _whole(unet: Any) -> Mapping[str, nn.Parameter]:

@@ -55,12 +55,19 @@ def test_two_arms_draw_one_step_on_the_same_weights_and_agree(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_two_arms_learn_the_same_from_the_same_batch(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "further"), [*((method, ["--ema"]) for method in METHODS), ("lora", ["--uncached"])]
+)
+def test_two_arms_learn_the_same_from_the_same_batch(
+    tmp_path: Path, method: str, further: list[str]
+) -> None:
     path = tmp_path / "report.json"
-    asked = ["train", "--size", "tiny", "--method", method, "--ema", "--rounds", "1"]
+    asked = ["train", "--size", "tiny", "--method", method, "--rounds", "1", *further]
     assert main([*asked, "--json", str(path)]) == 0
     report = json.loads(path.read_text())
+    weights = {name: arm["weights_bytes"] for name, arm in report["arms"].items()}
+    # The peer holds the networks that it encodes with.
+    assert (weights["diffusers"] > weights["ours"]) == ("--uncached" in further)
     assert report["correctness"]["passed"] is True
     assert report["correctness"]["differences"]["ours"]["loss"] < 1e-6
     assert all("beyond_weights" in arm["memory_bytes"] for arm in report["arms"].values())

@@ -20,10 +20,11 @@ from toy import Recorder, assert_same_checkpoint
 
 from sd_adapters import load_embedding, load_loras
 from sd_checkpoint import Checkpoint
-from sd_pipeline import Parts, load_model
+from sd_pipeline import Parts, Txt2Img, load_model, load_pipeline
 from sd_pipeline.adapter_places import adapter_aliases, adapter_models
 from sd_train import TrainError, build_task, load_run, run, train
 from sd_train.cache import module_fingerprint
+from sd_train.prior import class_captions
 from sd_train.settings import parse_config
 
 METHODS = tuple(KINDS)
@@ -253,6 +254,25 @@ def test_class_pictures_are_drawn_once_and_only_those_that_are_missing(
     assert [path.read_bytes() for path in files] == pixels
     build_task(config.model_copy(update={"class_prompt": "a tree"}), tmp_path)
     assert all(path.read_bytes() != old for path, old in zip(files, pixels, strict=True))
+
+
+def test_class_pictures_are_put_in_places_that_the_model_knows(
+    tiny_model: Path, cats: Path, tmp_path: Path
+) -> None:
+    places = {"class_prompt": "a cat", "class_places": "{on a mat|under a tree|on Mars}"}
+    config = settings("lora", tiny_model, cats, prior_weight=1, num_class_images=48, **places)
+    encoder = load_model(tiny_model).text
+    captions = class_captions(config, encoder)
+    assert set(captions) == {"a cat on a mat", "a cat under a tree", "a cat"}
+    assert [len(set(captions[start : start + 4])) for start in range(0, 48, 4)] == [1] * 12
+    few = config.model_copy(update={"num_class_images": 5})
+    task = build_task(few, tmp_path)
+    drawn = load_pipeline(tiny_model, device="cpu").txt2img(Txt2Img(prompt=captions[4], seed=4))
+    with Image.open(tmp_path / "class/0004.png") as image:
+        assert image.tobytes() == next(iter(drawn)).image.tobytes()
+    told = task.source.prior.batch([0, 4], torch.Generator())["hidden_states"]
+    states = encoder.encode([captions[0], captions[4]]).hidden_states
+    torch.testing.assert_close(told.float(), states, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["dreambooth", "lora", "hypernetwork"])

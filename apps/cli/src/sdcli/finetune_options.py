@@ -121,6 +121,14 @@ class PriorOptions:
             "[default: the instance prompt without the identifier]",
         ),
     ] = None
+    class_places: Annotated[
+        str | None,
+        typer.Option(
+            "--class-places",
+            help="Where those are that the model draws, such as '{on a red mat|in the snow}' "
+            "[class_places].",
+        ),
+    ] = None
     class_images: Annotated[
         str | None,
         typer.Option(
@@ -144,6 +152,7 @@ class PriorOptions:
         """Return what is given by the names of the settings."""
         return {
             "class_prompt": self.class_prompt,
+            "class_places": self.class_places,
             "class_folder": self.class_images,
             "num_class_images": self.num_class_images,
             "prior_weight": self.prior_weight,

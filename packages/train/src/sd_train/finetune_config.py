@@ -108,10 +108,12 @@ class PriorConfig(FinetuneConfig):
     Beside each picture of the subject one of its class is learnt, its loss weighed by
     `prior_weight` (0 leaves them out; Ruiz et al., arXiv:2208.12242, section 3.2). They lie in
     `class_folder`, or else the model draws `num_class_images` from `class_prompt` first, into the
-    run's folder.
+    run's folder; each is then said to be at one of `class_places`, "{on a mat|in the snow}", for
+    places shall stay as they were, too.
     """
 
     class_prompt: str = ""
+    class_places: str = ""
     prior_weight: Annotated[float, Field(ge=0)] = 0.0
     num_class_images: AtLeastOne = 100
     class_folder: str = ""

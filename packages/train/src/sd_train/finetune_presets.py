@@ -21,7 +21,15 @@ _SAMPLES = 4
 
 # The embedded model's captions name a thing's kind, and others of that kind shall stay as they are.
 _SUBJECT: Values = {"captions": "subject"}
-_KEPT: Values = {"prior_weight": 1.0, "num_class_images": 64}
+# Of the class alone the mats took the colour of the rug in the subject's picture.
+_COLOURS = "{red|green|blue|yellow|orange|purple|pink|brown|black|white|grey}"
+_MAT = f"on a {_COLOURS} {{mat|rug}}"
+_OTHERS = f"on the {{grass|sand|road}}|in the snow|next to a {_COLOURS} {{ball|car|flower}}"
+_KEPT: Values = {
+    "prior_weight": 1.0,
+    "num_class_images": 64,
+    "class_places": f"{{{_MAT}|{{{_OTHERS}}}}}",
+}
 _COSINE: Values = {"lr_schedule": "cosine", "lr_final": 0.1}
 
 
@@ -108,6 +116,8 @@ def finetune_config(kind: type[ConfigT], values: Mapping[str, Any], *, origin: s
     described = len(str(values.get("initial", "")).split()) > 1
     if method == "textual_inversion" and line == "scenes" and described:
         preset = _DESCRIBED
+    if values.get("class_prompt") and "class_places" in preset:
+        preset = _merged(preset, {"class_places": ""})  # whoever words it says where they are
     if method == "dreambooth" and "lora" in values:
         whole = {name: value for name, value in preset.items() if name != "train_text"}
         preset = _merged(whole, _LORA[line])

@@ -10,15 +10,15 @@ from torch import Tensor
 from sd_checkpoint import atomic_path
 from sd_pipeline import Txt2Img
 from sd_textenc import TextEncoder
+from sd_textenc.prompts import expand
 from sd_train.data import PictureFolder
 from sd_train.finetune_base import Base
-from sd_train.finetune_config import FinetuneConfig, PriorConfig
+from sd_train.finetune_config import PriorConfig
 from sd_train.latents import DenoiserSource
 from sd_train.processes import first_goes_first
-from sd_train.subject import class_prompt_of
+from sd_train.subject import class_prompt_of, knows
 from sd_train.task import Batch, BatchSource
 
-ConfigT = TypeVar("ConfigT", bound=FinetuneConfig)
 PriorConfigT = TypeVar("PriorConfigT", bound=PriorConfig)
 
 _BATCH = 4
@@ -83,19 +83,37 @@ def class_source(base: Base[PriorConfigT], *, live: bool = False) -> DenoiserSou
     place = config.class_folder
     if not place:
         with first_goes_first():
-            place = str(draw_class_pictures(base, config.class_prompt, config.num_class_images))
+            place = str(draw_class_pictures(base))
     folder = PictureFolder(config.data.model_copy(update={"folder": place, "holdout": 0}))
     base.reporter.message(f"{len(folder)} pictures of the class in {place}")
-    return base.source(folder, [[config.class_prompt]] * len(folder), live=live)
+    captions = [config.class_prompt] * len(folder)
+    if not config.class_folder:
+        captions = class_captions(config, base.parts.text)
+    return base.source(folder, [[caption] for caption in captions], live=live)
 
 
-def draw_class_pictures(base: Base[ConfigT], prompt: str, count: int) -> Path:
+def class_captions(config: PriorConfig, encoder: TextEncoder) -> list[str]:
+    """Return what the model is told to draw, the same for pictures that are drawn together.
+
+    Where it does not know the words of a place it is told the class alone.
+    """
+    captions = []
+    for seed in range(config.num_class_images):
+        place = expand(config.class_places, seed // _BATCH)
+        caption = f"{config.class_prompt} {place if knows(encoder, place) else ''}".strip()
+        captions.append(caption)
+    return captions
+
+
+def draw_class_pictures(base: Base[PriorConfigT]) -> Path:
     """Let the model draw pictures into the run's folder, but for those that are there already.
 
-    Picture i has seed i. Those of another prompt or model are removed. Return their folder.
+    Picture i has seed i. Those of other words or another model are removed. Return their folder.
     """
-    folder = base.run_folder / "class"
-    _make_room(folder, f"{prompt}\n{base.config.model}\n")
+    folder, config = base.run_folder / "class", base.config
+    prompt, count = config.class_prompt, config.num_class_images
+    captions = class_captions(config, base.parts.text)
+    _make_room(folder, f"{prompt}\n{config.class_places}\n{config.model}\n")
     paths = [folder / f"{seed:04d}.png" for seed in range(count)]
     starts = [
         start
@@ -109,7 +127,8 @@ def draw_class_pictures(base: Base[ConfigT], prompt: str, count: int) -> Path:
     with base.drawing():
         for start in starts:
             batch = paths[start : start + _BATCH]
-            request = Txt2Img(prompt=prompt, seed=start, count=len(batch), batch_size=_BATCH)
+            told = captions[start]
+            request = Txt2Img(prompt=told, seed=start, count=len(batch), batch_size=_BATCH)
             for path, picture in zip(batch, pipeline.txt2img(request), strict=True):
                 with atomic_path(path) as temporary:
                     picture.image.save(temporary, format="PNG")
