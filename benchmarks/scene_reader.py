@@ -1,19 +1,19 @@
 """Teach a small network to read scenes: which things, how many, in which colours, where.
 
-    python benchmarks/scene_reader.py --data data/scenes-cloths --out runs/scene-reader.safetensors
+    python benchmarks/scene_reader.py --data data/scenes-cloths data/scenes-repainted \\
+        data/scenes-repainted --out runs/scene-reader.safetensors
 
-It is the judge of `prompt_following.py` and knows nothing of the UNets that it judges: it learns
-from pictures that `sdcli scenes` drew, and from what was put into them. Blur, noise and light are
-changed at random, so that it reads soft pictures, too. With `--through MODEL` it has seen `--count`
-of them as that model's autoencoder decodes latents that are somewhat wrong, as painted as those of
-any UNet. At the end it says how often it reads pictures of another seed right.
+It is the judge of `prompt_following.py`. It learns from pictures that `sdcli scenes` drew, and from
+what was put into them; no prompt, and nothing that a UNet made of one, is among them. Blur, noise
+and light are changed at random, so that it reads soft pictures, too; and so that it knows painted
+ones, some are those of `repaint.py`, whose contents are the scene's and whose strokes are a
+model's. At the end it says how often it reads pictures of another seed right.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +24,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sd_checkpoint import Checkpoint, save_safetensors
-from sd_pipeline import load_pipeline, to_images, to_pixels
 from sd_scenes import PLACES, THINGS, Item, Scene, make_scene, paint_scene
 from sd_scenes.backgrounds import INDOORS, SKIES
 from sd_scenes.colours import NAMED
-from sd_vae import AutoencoderKL
 
 THING_NAMES, COLOURS, PLACE_NAMES = tuple(THINGS), tuple(NAMED), (*PLACES, "sky")
 BACKGROUNDS = (*SKIES, INDOORS)
@@ -328,41 +326,9 @@ def right(said: Reading, true: Reading) -> dict[str, float]:
     }
 
 
-@torch.inference_mode()
-def painted(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> Tensor:
-    """Return pictures whose latents were disturbed, as the reader wants them.
-
-    By up to 0.4 of the latents' deviation; half of them in stains three latents wide.
-    """
-    pixels = torch.cat([to_pixels(picture.resize((128, 128))) for picture in pictures])
-    latents = vae.scale(vae.encode(pixels.to(next(vae.parameters()).dtype)).mode().float())
-    noise = torch.randn(latents.shape)
-    stains = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="replicate"), 3, 1) * 3
-    number = len(latents)
-    noise = torch.where(torch.rand(number, 1, 1, 1) < 0.5, stains, noise)
-    latents = latents + 0.4 * torch.rand(number, 1, 1, 1) * noise
-    decoded = vae.decode(vae.unscale(latents.to(next(vae.parameters()).dtype)))
-    return to_batch(to_images(decoded.float()))
-
-
-def painted_folder(folder: Path, model: Path, count: int) -> tuple[Tensor, Truth]:
-    """Return some of a folder's pictures as a model's autoencoder paints them."""
-    vae = load_pipeline(model, device="cpu", dtype="bf16").parts.vae
-    names = [json.loads(line)["file_name"] for line in (folder / "metadata.jsonl").open()][:count]
-    batches = []
-    for first in range(0, len(names), 32):
-        some = [Image.open(folder / name).convert("RGB") for name in names[first : first + 32]]
-        batches.append(painted(vae, some))
-        if first % 1024 == 0:
-            print(f"painted {first} of {len(names)}", flush=True)
-    return torch.cat(batches), gathered(list(islice(scenes_of(folder), len(names))))
-
-
 def teach(reader: SceneReader, folders: Sequence[Path], options: argparse.Namespace) -> None:
     """Let a reader learn from folders of scenes, and say how it gets on."""
     parts = [read_folder(folder, options.only) for folder in folders]
-    if options.through is not None:
-        parts += [painted_folder(folder, options.through, options.count) for folder in folders]
     pictures = torch.cat([part[0] for part in parts])
     true = Truth(*(torch.cat(columns) for columns in zip(*(p[1] for p in parts), strict=True)))
     steps = options.epochs * (len(pictures) // options.batch_size)
@@ -398,9 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of scenes")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     parser.add_argument("--begin", type=Path, help="a reader to go on from")
-    parser.add_argument("--through", type=Path, help="a model whose autoencoder paints, too")
-    parser.add_argument("--count", type=int, default=10000, help="pictures that it paints")
-    parser.add_argument("--only", type=int, default=0, help="other pictures; 0 is all")
+    parser.add_argument("--only", type=int, default=0, help="pictures of a folder; 0 is all")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--held-out", type=int, default=1000, help="pictures to say how good it is")
