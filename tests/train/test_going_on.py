@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toy import Recorder
 
 from sd_pipeline import PipelineError, load_model, load_text_encoder, open_model, write_single_file
 from sd_train import DenoiserTrainConfig, export_run, rehearse_run, run
 from sd_train.build import build_denoiser_task
+from sd_train.config import ObjectiveSettings
 from sd_train.latents import encode_pictures
 from tests.parity import peers
 
@@ -48,6 +50,23 @@ def settings(model: Path, pictures: Path, **more: Any) -> DenoiserTrainConfig:
         "export_dtype": "fp32",
     }
     return DenoiserTrainConfig.model_validate({**values, **more})
+
+
+@pytest.mark.parametrize("begun", ["folder", "file", "unet", "alone"])
+def test_what_a_run_changes_of_its_model_is_said(
+    models: dict[str, Path], pictures: Path, tmp_path: Path, begun: str
+) -> None:
+    shutil.copytree(models["folder"] / "unet", tmp_path / "unet")
+    path = {**models, "unet": models["folder"] / "unet", "alone": tmp_path / "unet"}[begun]
+    same, other = Recorder(), Recorder()
+    told = settings(models["folder"], pictures, init_from=str(path))
+    build_denoiser_task(told, reporter=same)
+    changed = told.model_copy(update={"objective": ObjectiveSettings(prediction="v")})
+    build_denoiser_task(changed, reporter=other)
+    assert not any("was taught with" in line for line in same.messages)
+    lines = [line for line in other.messages if "was taught with" in line]
+    assert len(lines) == (begun != "alone")
+    assert all("objective.prediction = 'eps' (here 'v'): " in line for line in lines)
 
 
 @pytest.mark.parametrize("layout", ["folder", "file"])

@@ -314,7 +314,7 @@ class Pipeline:
 
 
 def load_pipeline(
-    model: Path | Model,
+    model: str | Path | Model,
     *,
     name: str | None = None,
     device: str = "auto",
@@ -340,8 +340,8 @@ def load_pipeline(
     place = resolve_device(device)
     if dtype != "auto":
         resolve_dtype(dtype, place)  # raises for a wrong name before a model is opened
-    path = model if isinstance(model, Path) else None
-    opened = open_model(model) if isinstance(model, Path) else model
+    path = Path(model) if isinstance(model, str | Path) else None
+    opened = open_model(Path(model)) if isinstance(model, str | Path) else model
     precision = resolve_dtype(dtype, place, opened.unet.config)
     resolve_backend(attention, place, precision)
     check_engine(engine, device=place, dtype=precision, attention=attention, int8=int8)

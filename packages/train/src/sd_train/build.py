@@ -9,6 +9,7 @@ from sd_ops import use_fast_paths
 from sd_pipeline import Classes, Parts, PipelineError, Scheduler, load_unet, load_vae
 from sd_sampler import DiffusionConfig
 from sd_textenc import TextTower
+from sd_train.begun import differences
 from sd_train.cache import Rows
 from sd_train.config import DenoiserTrainConfig, ScheduleSettings
 from sd_train.data import PictureFolder, check_sizes, describe
@@ -85,6 +86,8 @@ def build_denoiser_task(
         scheduler=_scheduler(config.schedule, config.objective.prediction),
         classes=folder.classes,
     )
+    if config.init_from and (line := differences(config.init_from, parts.scheduler.diffusion)):
+        reporter.message(line)
     cache = run_cache(cache_folder, config.data, reporter)
     table = None
     if encoder is not None and text is not None:
