@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import lycoris.config
+import lycoris.kohya
 import numpy as np
 import peft
 import pytest
@@ -112,6 +114,32 @@ def test_loras_of_peft_draw_the_same_here(folder: Path, tmp_path: Path) -> None:
     wanted = theirs(peer)
     use = AdapterUse(kind="lora", file=str(tmp_path / "pytorch_lora_weights.safetensors"))
     pipeline = load_pipeline(folder, device="cpu")
+    assert np.abs(ours(pipeline) - wanted).mean() > 2, "it matters"
+    assert np.abs(ours(pipeline, use) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("algorithm", ["lora", "loha", "lokr"])
+def test_whole_networks_of_lycoris_draw_the_same_here(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    # As it comes it finds the layers of the timestep twice, and gives up.
+    full = lycoris.config.PRESET["full"]
+    modules = [each for each in full["unet_target_module"] if each != "TimestepEmbedding"]
+    monkeypatch.setitem(lycoris.config.PRESET, "full", {**full, "unet_target_module": modules})
+    peer, path = peer_of(folder), tmp_path / "network.safetensors"
+    texts = peer.text_encoder
+    if hasattr(peer, "text_encoder_2"):
+        texts = [peer.text_encoder, peer.text_encoder_2]
+    network = lycoris.kohya.create_network(
+        1.0, 4, 2.0, peer.vae, texts, peer.unet, algo=algorithm, preset="full", conv_dim=3,
+        conv_alpha=1.0, bypass_mode=False,
+    )  # fmt: skip
+    network.apply_to(texts, peer.unet, True, True)
+    shake(network.parameters(), size=0.3 if algorithm == "loha" else 0.15)
+    network.save_weights(str(path), torch.float32, {})
+    wanted = theirs(peer)
+    pipeline = load_pipeline(folder, device="cpu")
+    use = AdapterUse(kind="lora", file=str(path))
     assert np.abs(ours(pipeline) - wanted).mean() > 2, "it matters"
     assert np.abs(ours(pipeline, use) - wanted).max() <= 1
 
