@@ -1,4 +1,6 @@
 import importlib
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -85,6 +87,22 @@ def test_a_backward_by_products_is_that_of_torch(
         gradients.append((out, q.grad, k.grad, v.grad))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("peaked", [0.3, 1.0, 4.0])
+def test_a_backward_by_products_loses_about_as_much_as_products_and_softmax(peaked: float) -> None:
+    def gradients(attend: Callable[..., torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(3)
+        q, k, v, grad = (torch.randn(1, 2, 1024, 40, generator=generator) for _ in range(4))
+        inputs = [t.bfloat16().to(dtype).requires_grad_() for t in (peaked * q, k, v)]
+        attend(*inputs).backward(grad.bfloat16().to(dtype))
+        return [t.grad.double() for t in inputs if t.grad is not None]
+
+    exact = gradients(F.scaled_dot_product_attention, torch.float64)
+    ours = gradients(attention_by_products_backward, torch.bfloat16)
+    theirs = gradients(partial(attention, backend="chunked"), torch.bfloat16)
+    for true, one, other in zip(exact, ours, theirs, strict=True):
+        assert (one - true).norm() < 1.4 * (other - true).norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
