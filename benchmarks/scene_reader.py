@@ -34,7 +34,6 @@ MAX_COUNT, MAX_ITEMS = 3, 6
 SIZE, CELLS = 64, 16  # pixels and cells a side
 HELD_OUT_SEED = 2_000_003  # far from those of training sets
 _SPREAD = 0.8  # of a thing's middle, in cells
-_MEDIAN = 0.25  # of a number's error from where on it weighs evenly: a median, not a mean
 
 
 class Reading(NamedTuple):
@@ -252,7 +251,10 @@ def loss(said: Maps, true: Truth) -> Tensor:
         ).sum()
         for place in range(MAX_ITEMS)
     )
-    missed = F.smooth_l1_loss(said.amounts, _counted(true), reduction="sum", beta=_MEDIAN)
+    # An even loss of the difference lets what is rare never begin to be seen.
+    missed = F.poisson_nll_loss(
+        said.amounts, _counted(true), log_input=False, reduction="sum", eps=1e-6
+    )
     return (
         missed / there.sum()
         + _focal(said.middles, wanted) / there.sum()
