@@ -34,6 +34,9 @@ MAX_COUNT, MAX_ITEMS = 3, 6
 SIZE, CELLS = 64, 16  # pixels and cells a side
 HELD_OUT_SEED = 2_000_003  # far from those of training sets
 _SPREAD = 0.8  # of a thing's middle, in cells
+# Of a middle in any of nine cells, summed: of a long thing it may be in several, none of them
+# likely. On scenes of seed 3,000,017 and on repainted ones numbers are read best so.
+_SURE = 0.5
 
 
 class Reading(NamedTuple):
@@ -58,10 +61,9 @@ class Maps(NamedTuple):
 
     `middles` (B, things, cells, cells) whether the middle of such a thing is there, `colours` (B,
     colours, cells, cells) of the thing that is there; `places` (B, 9), `place_colours` (B,
-    colours), `backgrounds` (B, 5). `amounts` (B, things) are no logits but how many there are.
+    colours), `backgrounds` (B, 5).
     """
 
-    amounts: Tensor
     middles: Tensor
     colours: Tensor
     places: Tensor
@@ -105,9 +107,7 @@ class SceneReader(nn.Module):
     """Reads pictures (B, 3, 64, 64) in [-1, 1].
 
     It finds the middles of things (Zhou et al., "Objects as points", arXiv 1904.07850) and reads
-    each thing's colour there, so that it is not another's. It counts by the sum of a density
-    (Lempitsky and Zisserman, "Learning to count objects in images", 2010), for the middle of a long
-    thing may be in any of several cells, and then none of them is likely.
+    each thing's colour there, so that it is not another's.
     """
 
     def __init__(self, width: int = 24) -> None:
@@ -121,8 +121,6 @@ class SceneReader(nn.Module):
             Block(2 * width, wide),
             Block(wide, wide),
         )
-        self.density = nn.Conv2d(wide, len(THING_NAMES), 1)
-        nn.init.constant_(self.density.bias, -7.0)  # a quarter of a thing in all cells together
         self.middles = nn.Conv2d(wide, len(THING_NAMES), 1)
         nn.init.constant_(self.middles.bias, -4.0)  # there is hardly ever one
         self.colours = nn.Sequential(
@@ -139,7 +137,6 @@ class SceneReader(nn.Module):
         # Quarters of the height: a mat lies below, a sky above.
         whole = self.whole(F.adaptive_avg_pool2d(features, (4, 1)).flatten(1))
         return Maps(
-            amounts=F.softplus(self.density(features).float()).sum((2, 3)),
             middles=self.middles(features),
             colours=self.colours(features),
             places=self.places(whole),
@@ -149,20 +146,20 @@ class SceneReader(nn.Module):
 
 
 def decided(said: Maps) -> Reading:
-    """Return what is in the pictures: so many of each thing, where their middles are likeliest.
+    """Return what is in the pictures: a thing wherever a middle is likelier than all around it.
 
-    Of a thing that is not there the colours are read where it is likeliest.
+    Of a thing that is nowhere likely the colours are read where it is likeliest.
     """
-    counts = said.amounts.round().long().clamp(max=MAX_COUNT)
-    likely = said.middles.float().sigmoid()
-    highest = likely.where(likely == F.max_pool2d(likely, 3, 1, 1), 0).flatten(2)
-    places = highest.topk(MAX_COUNT).indices
-    taken = torch.arange(MAX_COUNT) < counts.clamp(min=1)[..., None]
-    seen = torch.zeros_like(highest).scatter(2, places, taken.float()).view_as(likely)
+    single = said.middles.float().sigmoid()
+    likely = F.avg_pool2d(single, 3, 1, 1) * 9 + 1e-6 * single  # of equal sums one is the highest
+    highest = likely == F.max_pool2d(likely, 5, 1, 2)
+    found = highest & (likely > _SURE)
+    anywhere = found.flatten(2).any(-1)[..., None, None]
+    seen = torch.where(anywhere, found, likely == likely.amax((2, 3), keepdim=True)).float()
     hues = F.one_hot(said.colours.argmax(1), len(COLOURS)).float()
     columns = (torch.arange(CELLS, device=likely.device) + 0.5) / CELLS
     return Reading(
-        counts=counts,
+        counts=found.sum((2, 3)).clamp(max=MAX_COUNT),
         colours=torch.einsum("bthw,bhwc->btc", seen, hues).long(),
         across=(seen * columns).sum((2, 3)) / seen.sum((2, 3)),
         places=said.places.argmax(-1),
@@ -199,7 +196,9 @@ def _middle(item: Item) -> tuple[float, float]:
 
 def told(true: Truth) -> Reading:
     """Return what a reader who makes no mistake says."""
-    number, counts = len(true.things), _counted(true)
+    number = len(true.things)
+    counts = torch.zeros(number, len(THING_NAMES) + 1)
+    counts.scatter_add_(1, true.things % counts.shape[1], torch.ones(true.things.shape))
     colours = torch.zeros(number, len(THING_NAMES), len(COLOURS), dtype=torch.long)
     across = torch.zeros(number, len(THING_NAMES))
     for row, place in (true.things >= 0).nonzero().tolist():
@@ -207,14 +206,8 @@ def told(true: Truth) -> Reading:
         across[row, thing] += true.at[row, place, 0] / CELLS / counts[row, thing]
         if colour >= 0:
             colours[row, thing, colour] += 1
-    return Reading(counts.long().clamp(max=MAX_COUNT), colours, across, *true[3:])
-
-
-def _counted(true: Truth) -> Tensor:
-    """Return how many of each thing there are, (B, things)."""
-    counts = torch.zeros(len(true.things), len(THING_NAMES) + 1)
-    counts.scatter_add_(1, true.things % counts.shape[1], torch.ones(true.things.shape))
-    return counts[:, :-1]
+    known = counts[:, :-1].long().clamp(max=MAX_COUNT)
+    return Reading(known, colours, across, *true[3:])
 
 
 def to_batch(pictures: Sequence[Image.Image]) -> Tensor:
@@ -251,13 +244,8 @@ def loss(said: Maps, true: Truth) -> Tensor:
         ).sum()
         for place in range(MAX_ITEMS)
     )
-    # An even loss of the difference lets what is rare never begin to be seen.
-    missed = F.poisson_nll_loss(
-        said.amounts, _counted(true), log_input=False, reduction="sum", eps=1e-6
-    )
     return (
-        missed / there.sum()
-        + _focal(said.middles, wanted) / there.sum()
+        _focal(said.middles, wanted) / there.sum()
         + hues / there.sum() / 3
         + F.cross_entropy(said.places, true.places)
         + F.cross_entropy(said.place_colours, true.place_colours, ignore_index=-1)

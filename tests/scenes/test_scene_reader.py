@@ -67,7 +67,7 @@ def test_what_is_at_a_middle_is_read_there() -> None:
         middles[row, true.things[row, place], y, x] = 9.0
         colours[row, true.colours[row, place], y, x] = 9.0
     ones = (torch.nn.functional.one_hot(part.clamp(min=0), 11) * 9.0 for part in known[3:])
-    said = scene_reader.Maps(known.counts + 0.3, middles, colours, *ones)
+    said = scene_reader.Maps(middles, colours, *ones)
     shares = scene_reader.right(scene_reader.decided(said), known)
     assert shares.pop("colours") > 0.95  # two may have their middles in one cell
     assert all(share > 0.95 for share in shares.values())
@@ -76,21 +76,6 @@ def test_what_is_at_a_middle_is_read_there() -> None:
 
 def wrong_way_round(said: scene_reader.Maps) -> scene_reader.Maps:
     return said._replace(middles=said.middles.flip(-1), colours=said.colours.flip(-1))
-
-
-def test_as_many_are_seen_as_there_are_whatever_the_middles_say() -> None:
-    bus, middles = scene_reader.THING_NAMES.index("bus"), torch.full((1, 32, 16, 16), -4.0)
-    middles[0, bus, 10, 6], middles[0, bus, 10, 9] = 0.1, 0.2  # a long one has two likely middles
-    amounts = torch.zeros(1, 32)
-    hues = torch.zeros(1, len(scene_reader.COLOURS), 16, 16)
-    hues[0, 3, 10, 6], hues[0, 5, 10, 9] = 1.0, 1.0
-    rest = (torch.zeros(1, 9), torch.zeros(1, len(scene_reader.COLOURS)), torch.zeros(1, 5))
-    for amount, columns, colours in ((1.4, 9.5, [5]), (1.6, 8.0, [3, 5]), (0.2, 9.5, [5])):
-        amounts[0, bus] = amount
-        said = scene_reader.decided(scene_reader.Maps(amounts, middles, hues, *rest))
-        assert int(said.counts[0, bus]) == round(amount)
-        assert said.colours[0, bus].nonzero()[:, 0].tolist() == colours
-        assert float(said.across[0, bus]) == pytest.approx(columns / 16)
 
 
 def test_mirrored_things_stand_on_the_other_side() -> None:
