@@ -7,12 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from sd_scenes import EvalPrompt, Group, Scene, eval_prompts, make_scene, write_folder
+from sd_scenes import (
+    EvalPrompt,
+    Group,
+    Scene,
+    eval_prompts,
+    make_scene,
+    model_folder,
+    write_folder,
+)
 from sd_scenes.relations import LEFT, RIGHT
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import prompt_following
+import repaint
 import scene_reader
 
 
@@ -153,3 +162,22 @@ def answers(scene: Scene, prompt: EvalPrompt) -> bool:
     return asked == there and all(
         getattr(prompt, name) in (None, getattr(scene, name)) for name in of_place
     )
+
+
+def test_a_scene_that_is_painted_over_keeps_what_is_in_it(tmp_path: Path) -> None:
+    write_folder(tmp_path / "drawn", 3, seed=1)
+    asked = ["--data", str(tmp_path / "drawn"), "--model", str(model_folder()), "--count", "2"]
+    asked += ["--out", str(tmp_path / "painted")]
+    repaint.main(asked)
+    pictures, true = scene_reader.read_folder(tmp_path / "painted")
+    drawn, known = scene_reader.read_folder(tmp_path / "drawn")
+    assert len(pictures) == 2
+    assert torch.equal(true.things, known.things[:2])
+    apart = (pictures.float() - drawn[:2].float()).abs().mean((1, 2, 3))
+    strangers = (pictures.float() - drawn[1:].float()).abs().mean((1, 2, 3))
+    assert ((apart > 0.5) & (apart < 0.5 * strangers)).all()
+    (first, *_) = sorted((tmp_path / "painted").rglob("*.png"))
+    before = first.read_bytes()
+    first.unlink()
+    repaint.main(asked)
+    assert first.read_bytes() == before
