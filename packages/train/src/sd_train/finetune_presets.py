@@ -116,11 +116,11 @@ def finetune_config(kind: type[ConfigT], values: Mapping[str, Any], *, origin: s
     described = len(str(values.get("initial", "")).split()) > 1
     if method == "textual_inversion" and line == "scenes" and described:
         preset = _DESCRIBED
-    if values.get("class_prompt") and "class_places" in preset:
-        preset = _merged(preset, {"class_places": ""})  # whoever words it says where they are
     if method == "dreambooth" and "lora" in values:
         whole = {name: value for name, value in preset.items() if name != "train_text"}
         preset = _merged(whole, _LORA[line])
+    if values.get("class_prompt") and "class_places" in preset:
+        preset = _merged(preset, {"class_places": ""})  # whoever words it says where they are
     return parse_config(
         kind, _merged(_merged(_common(model, values), preset), values), origin=origin
     )

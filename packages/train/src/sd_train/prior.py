@@ -88,21 +88,21 @@ def class_source(base: Base[PriorConfigT], *, live: bool = False) -> DenoiserSou
     base.reporter.message(f"{len(folder)} pictures of the class in {place}")
     captions = [config.class_prompt] * len(folder)
     if not config.class_folder:
-        captions = class_captions(config, base.parts.text)
+        names = [Path(str(entry.path)).stem for entry in folder.entries]
+        captions = [
+            class_caption(config, base.parts.text, int(name)) if name.isdigit() else caption
+            for name, caption in zip(names, captions, strict=True)
+        ]
     return base.source(folder, [[caption] for caption in captions], live=live)
 
 
-def class_captions(config: PriorConfig, encoder: TextEncoder) -> list[str]:
-    """Return what the model is told to draw, the same for pictures that are drawn together.
+def class_caption(config: PriorConfig, encoder: TextEncoder, seed: int) -> str:
+    """Return what the model draws the picture of a seed by, the same for those of a batch.
 
     Where it does not know the words of a place it is told the class alone.
     """
-    captions = []
-    for seed in range(config.num_class_images):
-        place = expand(config.class_places, seed // _BATCH)
-        caption = f"{config.class_prompt} {place if knows(encoder, place) else ''}".strip()
-        captions.append(caption)
-    return captions
+    place = expand(config.class_places, seed // _BATCH)
+    return f"{config.class_prompt} {place if knows(encoder, place) else ''}".strip()
 
 
 def draw_class_pictures(base: Base[PriorConfigT]) -> Path:
@@ -112,8 +112,8 @@ def draw_class_pictures(base: Base[PriorConfigT]) -> Path:
     """
     folder, config = base.run_folder / "class", base.config
     prompt, count = config.class_prompt, config.num_class_images
-    captions = class_captions(config, base.parts.text)
-    _make_room(folder, f"{prompt}\n{config.class_places}\n{config.model}\n")
+    places = [config.class_places] if config.class_places else []
+    _make_room(folder, "\n".join([prompt, *places, config.model, ""]))
     paths = [folder / f"{seed:04d}.png" for seed in range(count)]
     starts = [
         start
@@ -127,7 +127,7 @@ def draw_class_pictures(base: Base[PriorConfigT]) -> Path:
     with base.drawing():
         for start in starts:
             batch = paths[start : start + _BATCH]
-            told = captions[start]
+            told = class_caption(config, base.parts.text, start)
             request = Txt2Img(prompt=told, seed=start, count=len(batch), batch_size=_BATCH)
             for path, picture in zip(batch, pipeline.txt2img(request), strict=True):
                 with atomic_path(path) as temporary:
