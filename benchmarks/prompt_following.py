@@ -38,7 +38,7 @@ from scene_reader import (
     to_float,
 )
 
-from sd_checkpoint import Checkpoint
+from sd_checkpoint import Checkpoint, atomic_path
 from sd_pipeline import Pipeline, load_pipeline, to_images, to_pixels
 from sd_scenes import (
     EvalPrompt,
@@ -210,7 +210,8 @@ class Artist:
         drawn = draw.samples(texts, self.settings, first_seed=first_seed)
         images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in drawn]
         for image, path in zip(images, kept, strict=False):
-            image.save(path)
+            with atomic_path(path) as temporary:
+                image.save(temporary, "PNG")
         return images
 
     def ceiling(self, count: int) -> dict[str, str]:

@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from sd_checkpoint import atomic_path
 from sd_pipeline import Pipeline, load_pipeline, to_images, to_pixels
-from sd_sampler import Network, NoiseSource, classifier_free
+from sd_sampler import NoiseSource
 from sd_train import SampleSettings
 from sd_train.config import WeightingSettings
 from sd_train.tasks.denoising import Denoising
@@ -51,24 +52,9 @@ class Painter:
             range(seed, seed + len(pictures)), tuple(latents.shape[1:]), device=drawing.device
         )
         rest = self._plan.tail(first_step)
-        cond, uncond = (
-            rest.denoiser(self._told(texts), drawing.prediction, dtype=drawing.dtype)
-            for texts in (list(captions), [""] * len(pictures))
-        )
-        x = rest.noised(latents, noise())
-        painted = rest.run(classifier_free(cond, uncond, self._guidance), noise, x=x)
+        guided = drawing.guided(rest, captions, self._guidance)
+        painted = rest.run(guided, noise, x=rest.noised(latents, noise()))
         return to_images(vae.decode(vae.unscale(painted.to(drawing.dtype))).float())
-
-    def _told(self, texts: list[str]) -> Network:
-        encoder = self._parts.text_encoder
-        assert encoder is not None, "the model of scenes hears captions"
-        states = encoder.encode(texts).hidden_states
-
-        def network(x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-            output: torch.Tensor = self._parts.unet(x, timesteps, states)
-            return output.float()
-
-        return network
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -97,11 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start = random.Random(first).choice(_FIRST)
         painted = painter(pictures, [one["text"] for one in some], start, _SEED + first)
         for picture, path in zip(painted, paths, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Not of the name that will count: a picture that is half written is no picture.
-            new = path.with_suffix(".new")
-            picture.save(new, "PNG")
-            new.replace(path)
+            with atomic_path(path) as temporary:
+                picture.save(temporary, "PNG")
         if first // options.batch_size % 20 == 0:
             print(
                 f"painted {first} of {len(told)}, {time.perf_counter() - begun:.0f} s", flush=True

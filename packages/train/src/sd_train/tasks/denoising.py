@@ -9,6 +9,7 @@ from torch import Tensor
 from sd_pipeline import Parts
 from sd_pipeline.script import Conditions
 from sd_sampler import (
+    Denoiser,
     Network,
     NoiseSource,
     Plan,
@@ -128,16 +129,28 @@ class Denoising:
             device=self.device,
         )
         way = self.planned(settings)
-        cond, uncond = (
-            way.denoiser(self._network(told), self.prediction, dtype=self.dtype)
-            for told in (self._asked(prompts, labels), self._asked([""] * len(prompts), None))
-        )
-        latents = way.run(classifier_free(cond, uncond, settings.guidance_scale), noise)
+        guided = self.guided(way, prompts, settings.guidance_scale, labels=labels)
+        latents = way.run(guided, noise)
         vae = self.parts.vae
         # SDXL's autoencoder overflows in fp16, so it is left out of an autocast that is on.
         whole = torch.autocast(self.device.type, enabled=False)
         with whole if vae.config.force_upcast else nullcontext():
             return to_uint8(vae.decode(vae.unscale(latents)))
+
+    def guided(
+        self,
+        way: Plan,
+        prompts: Sequence[str],
+        guidance_scale: float,
+        *,
+        labels: Sequence[int] | None = None,
+    ) -> Denoiser:
+        """Return what goes down `way` to a picture for each prompt, told as ``samples`` is."""
+        cond, uncond = (
+            way.denoiser(self._network(told), self.prediction, dtype=self.dtype)
+            for told in (self._asked(prompts, labels), self._asked([""] * len(prompts), None))
+        )
+        return classifier_free(cond, uncond, guidance_scale)
 
     def planned(self, settings: SampleSettings) -> Plan:
         """Plan how samples are drawn; raises `SamplerError` for what cannot be."""
