@@ -52,12 +52,17 @@ def settings(model: Path, pictures: Path, **more: Any) -> DenoiserTrainConfig:
     return DenoiserTrainConfig.model_validate({**values, **more})
 
 
-@pytest.mark.parametrize("begun", ["folder", "file", "unet", "alone"])
+@pytest.mark.parametrize("begun", ["folder", "file", "unet", "parts", "alone"])
 def test_what_a_run_changes_of_its_model_is_said(
     models: dict[str, Path], pictures: Path, tmp_path: Path, begun: str
 ) -> None:
-    shutil.copytree(models["folder"] / "unet", tmp_path / "unet")
-    path = {**models, "unet": models["folder"] / "unet", "alone": tmp_path / "unet"}[begun]
+    whole, parts, alone = models["folder"], tmp_path / "parts", tmp_path / "alone"
+    for name in ("unet", "scheduler"):  # and nothing else of the model
+        shutil.copytree(whole / name, parts / name)
+    shutil.copy(whole / "model_index.json", parts)
+    shutil.copytree(whole / "unet", alone / "unet")
+    places = {"unet": whole, "parts": parts, "alone": alone}
+    path = models[begun] if begun in models else places[begun] / "unet"
     same, other = Recorder(), Recorder()
     told = settings(models["folder"], pictures, init_from=str(path))
     build_denoiser_task(told, reporter=same)

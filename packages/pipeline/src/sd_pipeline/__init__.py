@@ -43,6 +43,7 @@ from sd_pipeline.scheduler import Scheduler
 from sd_pipeline.single_file import open_single_file
 from sd_pipeline.single_file_writer import write_single_file
 from sd_pipeline.source import (
+    find_scheduler,
     load_model,
     load_text_encoder,
     load_unet,
@@ -106,6 +107,7 @@ __all__ = [
     "decode_picture",
     "encode_pixels",
     "extended",
+    "find_scheduler",
     "fit_preview",
     "hollow",
     "inspect_model",

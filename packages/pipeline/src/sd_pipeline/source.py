@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from sd_checkpoint import no_collection
+from sd_pipeline.config_types import load_part_config
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES
 from sd_pipeline.folder import open_folder, open_text, open_unet, open_vae
@@ -12,6 +13,7 @@ from sd_pipeline.hub import HubName, cached, pull
 from sd_pipeline.info import missing_parts
 from sd_pipeline.model import Model
 from sd_pipeline.parts import Parts, build, build_text, build_unet, build_vae
+from sd_pipeline.scheduler import Scheduler
 from sd_pipeline.single_file import SUFFIXES, open_single_file
 from sd_textenc import TextTower
 from sd_unet import Backbone
@@ -96,6 +98,20 @@ def load_text_encoder(path: Path, *, dtype: torch.dtype = torch.float32) -> Text
     if len(texts) != 1:
         raise PipelineError(f"{path} has {len(texts)} text encoders, not one; name a folder of one")
     return build_text(texts[0], dtype=dtype)
+
+
+def find_scheduler(path: Path) -> Scheduler | None:
+    """Read how a UNet was taught, from where `load_unet` reads it or, of its own folder, beside it.
+
+    None where nothing says so. Raises what ``Scheduler.from_diffusers`` and `open_model` raise.
+    """
+    if path.is_file():
+        return open_model(path).scheduler
+    for folder in (path, path.parent):
+        config = folder / "scheduler" / "scheduler_config.json"
+        if config.is_file():
+            return Scheduler.from_diffusers(load_part_config(config))
+    return None
 
 
 def _whole(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sd_pipeline import open_model
+from sd_pipeline import find_scheduler
 from sd_sampler import DiffusionConfig
 
 _COMPARED = {
@@ -18,13 +18,12 @@ _COMPARED = {
 def differences(init_from: str, diffusion: DiffusionConfig) -> str:
     """Tell which settings a run does not share with the model that its UNet is of.
 
-    An empty text where all are the same, or where nothing but the UNet is there.
+    An empty text where all are the same, or where nothing tells how it was taught.
     """
-    path = Path(init_from)
-    model = path if path.is_file() or (path / "model_index.json").is_file() else path.parent
-    if model.is_dir() and not (model / "model_index.json").is_file():
+    scheduler = find_scheduler(Path(init_from))
+    if scheduler is None:
         return ""
-    before = open_model(model).scheduler.diffusion
+    before = scheduler.diffusion
     told = [
         f"{setting} = {getattr(before, name)!r} (here {getattr(diffusion, name)!r})"
         for setting, name in _COMPARED.items()
