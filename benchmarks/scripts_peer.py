@@ -37,6 +37,8 @@ class Scripts:
         _ = diffusers.UNet2DConditionModel, diffusers.DDPMScheduler
         import sd_train.seeds  # noqa: F401  (what is drawn is drawn alike)
 
+        if case.uncached:
+            _ = diffusers.AutoencoderKL, _text_class()
         if not case.learns_all:
             if importlib.util.find_spec("peft") is None:
                 raise CannotRun("peft is not installed")
@@ -115,12 +117,11 @@ class _Encoders:
     """The frozen parts of the scripts, in the type of what is frozen."""
 
     def __init__(self, case: Case) -> None:
-        text: Any = importlib.import_module("transformers").CLIPTextModel
         dtype, shown = torch_dtype(case), case.num_shown
         self._vae: Any = diffusers.AutoencoderKL.from_pretrained(
             case.folder, subfolder="vae", torch_dtype=dtype
         )
-        self._text: Any = text.from_pretrained(
+        self._text: Any = _text_class().from_pretrained(
             case.folder, subfolder="text_encoder", torch_dtype=dtype
         )
         self.networks: Sequence[nn.Module] = [self._vae, self._text]
@@ -136,6 +137,10 @@ class _Encoders:
         """Encode a batch as the scripts do, under no `no_grad`: nothing here learns."""
         self._vae.encode(self._pixels).latent_dist.sample()
         self._text(self._tokens, return_dict=False)
+
+
+def _text_class() -> Any:
+    return importlib.import_module("transformers").CLIPTextModel
 
 
 def _whole(unet: Any) -> Mapping[str, nn.Parameter]:

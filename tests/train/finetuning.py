@@ -142,3 +142,11 @@ def tiny_sdxl(folder: Path, words: Tokenizer | None = None) -> Path:
     )
     save_model(folder, parts, dtype=torch.float32)
     return folder
+
+
+def outputs(parts: Parts, prompt: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, parts.unet.config.in_channels, 8, 8, generator=generator)
+    with torch.no_grad():
+        states = parts.text_encoder.encode([prompt]).hidden_states
+        return parts.unet(x, torch.tensor([500.0]), states)

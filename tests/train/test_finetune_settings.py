@@ -6,10 +6,7 @@ from typing import Any
 import pytest
 from finetuning import (
     KINDS,
-    open_words,
     settings,
-    tiny_sd1,
-    tiny_sdxl,
     write_pictures,
 )
 
@@ -19,25 +16,6 @@ from sd_train.run import rehearse_run
 from sd_train.settings import parse_config
 
 METHODS = tuple(KINDS)
-
-
-@pytest.fixture(scope="module")
-def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data") / "cat")
-
-
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_sdxl(tmp_path_factory.mktemp("models") / "sdxl")
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("families")
-    return {
-        "sd1": tiny_sd1(folder / "sd1"),
-        "sdxl": tiny_sdxl(folder / "sdxl", open_words()),
-    }
 
 
 @pytest.mark.parametrize(

@@ -7,31 +7,18 @@ import pytest
 import torch
 from finetuning import (
     KINDS,
+    outputs,
     settings,
-    write_pictures,
 )
 
 from sd_adapters import TextualInversion, load_embedding, load_hypernetwork, load_loras
 from sd_checkpoint import Checkpoint
 from sd_ops import use_fast_paths
-from sd_pipeline import Parts, load_model, sha256
+from sd_pipeline import load_model, sha256
 from sd_pipeline.adapter_places import adapter_models
 from sd_train import build_task, run, train
 
 METHODS = tuple(KINDS)
-
-
-@pytest.fixture(scope="module")
-def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data") / "cat")
-
-
-def outputs(parts: Parts, prompt: str) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, parts.unet.config.in_channels, 8, 8, generator=generator)
-    with torch.no_grad():
-        states = parts.text_encoder.encode([prompt]).hidden_states
-        return parts.unet(x, torch.tensor([500.0]), states)
 
 
 @pytest.mark.parametrize(

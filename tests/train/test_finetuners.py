@@ -8,19 +8,16 @@ import pytest
 import torch
 from finetuning import (
     KINDS,
-    open_words,
+    outputs,
     settings,
-    tiny_sd1,
-    tiny_sdxl,
     write_clip,
-    write_pictures,
 )
 from PIL import Image
 from toy import Recorder, assert_same_checkpoint
 
 from sd_adapters import load_embedding, load_loras
 from sd_checkpoint import Checkpoint
-from sd_pipeline import Parts, Txt2Img, load_model, load_pipeline
+from sd_pipeline import Txt2Img, load_model, load_pipeline
 from sd_pipeline.adapter_places import adapter_aliases, adapter_models
 from sd_train import TrainError, build_task, load_run, run, train
 from sd_train.cache import module_fingerprint
@@ -28,33 +25,6 @@ from sd_train.prior import class_caption
 from sd_train.settings import parse_config
 
 METHODS = tuple(KINDS)
-
-
-@pytest.fixture(scope="module")
-def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data") / "cat")
-
-
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_sdxl(tmp_path_factory.mktemp("models") / "sdxl")
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("families")
-    return {
-        "sd1": tiny_sd1(folder / "sd1"),
-        "sdxl": tiny_sdxl(folder / "sdxl", open_words()),
-    }
-
-
-def outputs(parts: Parts, prompt: str) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, parts.unet.config.in_channels, 8, 8, generator=generator)
-    with torch.no_grad():
-        states = parts.text_encoder.encode([prompt]).hidden_states
-        return parts.unet(x, torch.tensor([500.0]), states)
 
 
 def scalars(folder: Path) -> list[dict[str, float]]:
