@@ -49,6 +49,8 @@ _PLACES: Mapping[str, _Place] = MappingProxyType(
         "ours": _Place("benchmarks.ours", "Ours", ("sd_pipeline",)),
         "diffusers": _Place("benchmarks.peers", "Diffusers", ("diffusers",)),
         "diffusers-compiled": _Place("benchmarks.peers", "DiffusersCompiled", ("diffusers",)),
+        "ours-compiled": _Place("benchmarks.ours", "OursCompiled", ("sd_pipeline",)),
+        "ours-graphs": _Place("benchmarks.ours", "OursGraphs", ("sd_pipeline",)),
         "ours-openvino": _Place("benchmarks.ours", "OursOpenVINO", ("sd_pipeline", "openvino")),
         "openvino": _Place("benchmarks.openvino_peer", "OpenVINO", ("diffusers", "openvino")),
     }

@@ -18,7 +18,15 @@ _HELP = {
     "import": "processes that import one thing, sdcli --help, and a whole picture of one step",
 }
 _SIDE = {"tiny": 64, "embedded": 128, "sd15-shallow": 512, "sd15": 512}
-_ARMS = ("ours", "diffusers", "diffusers-compiled", "openvino", "ours-openvino")
+_ARMS = (
+    "ours",
+    "diffusers",
+    "diffusers-compiled",
+    "ours-compiled",
+    "ours-graphs",
+    "openvino",
+    "ours-openvino",
+)
 _EPILOG = """\
 The first arm is what ratios are taken to. Exit code 1: ours did not compute what the peer did, or
 broke. docs/benchmarks.md tells what is measured, and how to read it.

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from sd_ops import attention, freed_memory_kept
-from sd_ops.attention import _by_rows
+from sd_ops.attention import by_rows
 from sd_ops.unfolded import conv_unfolded
 from sd_ops.winograd import conv_winograd
 
@@ -89,7 +89,7 @@ def attention_paths(queries: int, keys: int, width: int, dtype: torch.dtype) -> 
     )
     return {
         "sdpa": lambda: attention(q, k, v, backend="sdpa"),
-        "by rows": lambda: _by_rows(q, k, v),
+        "by rows": lambda: by_rows(q, k, v),
         "chunked": lambda: attention(q, k, v, backend="chunked"),
     }
 

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from benchmarks.arms import CannotRun, Run
 from benchmarks.case import GUIDANCE, NEGATIVE, PROMPT, Case
 from benchmarks.inputs import Inputs
-from sd_ops import freed_memory_kept, lay_out_kernels
-from sd_pipeline import Pipeline, PipelineError, Txt2Img, load_pipeline
-from sd_unet import texts_kept
+from sd_pipeline import Pipeline, PipelineError, PlainUNet, Txt2Img, load_pipeline
 
 
 def guided_step(pipeline: Pipeline, states: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -23,11 +21,10 @@ def guided_step(pipeline: Pipeline, states: Tensor) -> Callable[[Tensor, Tensor]
     over once.
     """
     number = len(states) // 2
-    network = pipeline.openvino or pipeline.parts.unet
+    network = pipeline.unet_engine or PlainUNet(pipeline.parts.unet)
 
     def step(latents: Tensor, timesteps: Tensor) -> Tensor:
-        output: Tensor = network(latents[:number], timesteps[:number], states)
-        return output
+        return network(latents[:number], timesteps[:number], states)
 
     return step
 
@@ -78,13 +75,9 @@ class Ours:
     def prepare(self, case: Case, inputs: Inputs) -> Run:
         if case.target == "step":
             step, latents = guided_step(self._pipeline, inputs.states), inputs.pair
-            if self._pipeline.openvino is not None:
-                return lambda: step(latents, inputs.timesteps)
+            engine = self._pipeline.unet_engine or PlainUNet(self._pipeline.parts.unet)
             kept = ExitStack()  # of a run of many steps, which ends with the process
-            kept.enter_context(texts_kept(self._pipeline.parts.unet))
-            if case.device == "cpu":
-                lay_out_kernels(self._pipeline.parts.unet)
-                kept.enter_context(freed_memory_kept())
+            kept.enter_context(engine.run())
 
             def run(_kept: ExitStack = kept) -> Tensor:
                 return step(latents, inputs.timesteps)
@@ -95,10 +88,8 @@ class Ours:
         return lambda: draw(self._pipeline, case)
 
 
-class OursOpenVINO(Ours):
-    """The same with the UNet computed by OpenVINO."""
-
-    engine = "openvino"
+class _OursByEngine(Ours):
+    """The same with the UNet computed by another engine than torch as it is."""
 
     def load(self, case: Case) -> Sequence[nn.Module]:
         if case.target == "decode":
@@ -107,3 +98,21 @@ class OursOpenVINO(Ours):
             return super().load(case)
         except PipelineError as reason:
             raise CannotRun(str(reason)) from reason
+
+
+class OursCompiled(_OursByEngine):
+    """With blocks compiled by torch, on CUDA also recorded."""
+
+    engine = "compiled"
+
+
+class OursGraphs(_OursByEngine):
+    """Recorded on CUDA."""
+
+    engine = "graphs"
+
+
+class OursOpenVINO(_OursByEngine):
+    """By OpenVINO."""
+
+    engine = "openvino"

@@ -24,9 +24,10 @@ from sd_pipeline import (
     load_unet,
 )
 from sd_sampler import GuidanceOptions
-from sd_unet import AddedConditions, Backbone, UNet, sdxl
+from sd_unet import Backbone
 from sdcli.main import run
-from tests.tiny_model import tiny_class_parts, tiny_parts, tiny_text_and_class_parts, write_lora
+from tests.tiny_model import write_lora
+from tests.tiny_networks import all_kinds, asked
 
 installed = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is an extra")
 SETTINGS = {"prompt": "a cat on a mat", "num_steps": 3, "seed": 1}
@@ -53,55 +54,8 @@ def drawn(pipeline: Pipeline, **settings: object) -> np.ndarray:
     return np.asarray(picture.image).astype(int)
 
 
-def tiny_sdxl() -> UNet:
-    torch.manual_seed(0)
-    config = replace(
-        sdxl(),
-        sample_size=8,
-        block_out_channels=(32, 64),
-        attention_levels=(False, True),
-        layers_per_block=1,
-        cross_attention_dim=32,
-        num_heads=2,
-        transformer_layers=(1, 1),
-        addition_time_embed_dim=8,
-        projection_input_dim=16 + 6 * 8,
-        upcast_attention=True,
-    )
-    unet = UNet(config)
-    with torch.no_grad():
-        for parameter in unet.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.1)
-    return unet
-
-
-def asked(network: Backbone, *, height: int = 8, width: int = 8) -> tuple[torch.Tensor, ...]:
-    """Ask for one picture told two ways, as guidance does: its network's arguments."""
-    generator = torch.Generator().manual_seed(0)
-    config = network.config
-    latents = torch.randn((1, config.in_channels, height, width), generator=generator)
-    states = torch.randn((2, 12, 32), generator=generator) if config.takes_text else None
-    added = labels = None
-    if config.takes_sizes:
-        pooled = torch.randn((2, 16), generator=generator)
-        added = AddedConditions(pooled=pooled, sizes=torch.full((2, 6), 1022.0))
-    if config.takes_classes:
-        labels = torch.tensor([3, 1])
-    return latents, torch.tensor([481.5]), states, added, labels
-
-
 @installed
-@pytest.mark.parametrize(
-    ("network", "height", "width"),
-    [
-        (tiny_parts(in_channels=9).unet, 7, 9),
-        (tiny_sdxl(), 8, 8),
-        (tiny_text_and_class_parts().unet, 8, 8),
-        (tiny_class_parts(dit=True).unet, 8, 8),
-    ],
-    ids=["inpainting, odd sides", "SDXL, upcast", "text and classes", "a DiT of classes"],
-)
+@all_kinds
 def test_it_answers_what_the_network_does(network: Backbone, height: int, width: int) -> None:
     network = network.eval().requires_grad_(False)
     engine, given = OpenVINOUNet(network), asked(network, height=height, width=width)
@@ -110,7 +64,7 @@ def test_it_answers_what_the_network_does(network: Backbone, height: int, width:
         assert found.shape == wanted.shape == (2, 4, height, width)
         assert (found - wanted).abs().max() < 1e-4 * wanted.std()
         assert torch.equal(engine(*given), found)
-    (conversion,) = engine.conversions
+    (conversion,) = engine.preparations
     assert conversion.latents == given[0].shape
 
 
@@ -131,9 +85,9 @@ def test_the_picture_is_the_same_and_a_shape_is_converted_once(
     converted: Pipeline, plain: Pipeline
 ) -> None:
     assert np.abs(drawn(converted) - drawn(plain)).max() <= 1
-    before = len(converted.openvino.conversions)
+    before = len(converted.unet_engine.preparations)
     drawn(converted, seed=2)
-    assert len(converted.openvino.conversions) == before
+    assert len(converted.unet_engine.preparations) == before
     record = converted.resolve(Txt2Img(prompt="a cat"))
     assert record.engine == "openvino"
     assert "openvino" in record.versions
@@ -179,7 +133,7 @@ def test_what_stays_torchs_is_refused(
         ({"device": "meta"}, "is for CPUs, and the device is meta: give --device cpu"),
         ({"dtype": "fp16"}, "computes in fp32 and bf16, not in float16"),
         ({"attention": "chunked"}, "has its own attention, not 'chunked'"),
-        ({"engine": "tensorrt"}, "engine is 'tensorrt'; it must be torch or openvino"),
+        ({"engine": "tensorrt"}, "engine is 'tensorrt'; it must be one of torch, "),
     ],
 )
 def test_what_it_cannot_be_opened_with_is_refused(
@@ -230,7 +184,7 @@ def test_nothing_of_its_telemetry_is_there_after_a_conversion(
         "from sd_pipeline import OpenVINOUNet, load_unet\n"
         f"engine = OpenVINOUNet(load_unet(Path({str(tiny_model / 'unet')!r})))\n"
         "engine(torch.zeros(1, 4, 8, 8), torch.tensor([1.0]), torch.zeros(1, 12, 32))\n"
-        "assert engine.conversions\n"
+        "assert engine.preparations\n"
         "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]\n"
         "from openvino.tools.ovc import telemetry_utils\n"
         "assert telemetry_utils.tm.__name__ == 'openvino.tools.ovc.telemetry_stub'\n"
@@ -255,8 +209,8 @@ def test_the_command_says_how_long_it_took_and_replay_does_the_same(
     given = ["txt2img", "a cat", "--model", str(tiny_model), "--out", str(out), "--steps", "2"]
     assert run([*given, "--engine", "openvino", "--device", "cpu", "--seed", "3"]) == 0
     told = capsys.readouterr().err
-    assert "the UNet is converted at the first step of each size" in told
-    assert "--engine openvino: 1 conversion of the UNet took " in told
+    assert "the UNet is converted, which takes a while" in told
+    assert "--engine openvino: making 1 size ready took " in told
     assert json.loads(Image.open(out).text["sd-record"])["engine"] == "openvino"
     assert run(["replay", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}: identical\n"

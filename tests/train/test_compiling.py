@@ -9,8 +9,9 @@ from toy import Recorder, ToyTask, config
 
 from sd_adapters import Lora, LoraConfig
 from sd_checkpoint import Checkpoint
+from sd_ops import blocks_of
 from sd_train import TrainError, train
-from sd_train.compiling import blocks_of, compile_blocks, uncompiled, with_room_for_variants
+from sd_train.compiling import compile_blocks, uncompiled, with_room_for_variants
 from sd_unet import UNet, UNetConfig
 
 
@@ -41,7 +42,7 @@ class Chain(nn.Module):
 @pytest.fixture(autouse=True)
 def _no_code_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     # Code generation takes seconds a block; tracing is what may go wrong here.
-    monkeypatch.setattr("sd_train.compiling._BACKEND", "aot_eager")
+    monkeypatch.setattr("sd_ops.compiling._BACKEND", "aot_eager")
     torch._dynamo.reset()
 
 
@@ -49,7 +50,7 @@ def _no_code_generation(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_compiled_run_is_the_plain_one_and_says_how_long_compiling_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    monkeypatch.setattr("sd_train.compiling._BACKEND", backend)
+    monkeypatch.setattr("sd_ops.compiling._BACKEND", backend)
     plain = train(Blocks(), config(steps=4, warmup_steps=0), tmp_path / "plain")
     recorder = Recorder()
     settings = config(steps=4, warmup_steps=0, compile=True)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from sd_pipeline import AdapterUse, Picture, PictureFormat, Pipeline, Step, Txt2Img
 
 _NO_PROMPT_OPTIONS = PromptOptions()
+_PREPARES = {
+    "compiled": "compiled, which takes a minute or two,",
+    "graphs": "recorded",
+    "openvino": "converted, which takes a while and a second copy of its weights,",
+}
 
 
 @dataclass(slots=True)
@@ -75,7 +80,7 @@ def draw(
     drawn = Drawn(more={"model": chosen.model, "device": str(pipeline.device), "dtype": dtype})
     try:
         _draw(pipeline, requests, output, file_format, drawn)
-        _report_conversions(pipeline)
+        _report_preparations(pipeline)
         if finish is not None:
             finish(drawn)
     except KeyboardInterrupt:  # what is finished is told
@@ -254,10 +259,10 @@ def _report_unheeded(pipeline: "Pipeline", requests: "Sequence[Txt2Img]") -> Non
 
 
 def _report_trades(requests: "Sequence[Txt2Img]", chosen: Chosen) -> None:
-    if chosen.engine == "openvino":
+    if chosen.engine in _PREPARES:
         note(
-            "--engine openvino: the UNet is converted at the first step of each size, which takes "
-            "a while and a second copy of its weights; pictures are the same but for rounding"
+            f"--engine {chosen.engine}: the UNet is {_PREPARES[chosen.engine]} at the first step "
+            "of each size; pictures are the same but for rounding"
         )
     if chosen.int8:
         note(
@@ -281,13 +286,12 @@ def _report_trades(requests: "Sequence[Txt2Img]", chosen: Chosen) -> None:
         )
 
 
-def _report_conversions(pipeline: "Pipeline") -> None:
-    if pipeline.openvino is not None:
-        seconds = [one.seconds for one in pipeline.openvino.conversions]
-        note(
-            f"--engine openvino: {len(seconds)} conversion{'s' * (len(seconds) != 1)} of the UNet "
-            f"took {sum(seconds):.1f} s of these"
-        )
+def _report_preparations(pipeline: "Pipeline") -> None:
+    engine = pipeline.unet_engine
+    if engine is not None and engine.preparations:
+        seconds = [one.seconds for one in engine.preparations]
+        sizes = f"{len(seconds)} size{'s' * (len(seconds) != 1)}"
+        note(f"--engine {engine.name}: making {sizes} ready took {sum(seconds):.1f} s of these")
 
 
 def _report_losses(pipeline: "Pipeline", text: str, adapters: "Sequence[AdapterUse]") -> None:

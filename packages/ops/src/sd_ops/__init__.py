@@ -2,6 +2,8 @@
 
 from sd_ops.activations import geglu, group_norm, norm_silu
 from sd_ops.attention import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
+from sd_ops.compiling import blocks_of, compile_blocks, with_room_for_variants
+from sd_ops.fused_on_cuda import kernels_fused
 from sd_ops.int8 import hold_as_int8, int8_keys, int8_values, quantized
 from sd_ops.layers import Conv2d, Linear, lay_out_kernels, use_fast_paths
 from sd_ops.memory import freed_memory_kept
@@ -12,15 +14,19 @@ __all__ = [
     "Conv2d",
     "Linear",
     "attention",
+    "blocks_of",
+    "compile_blocks",
     "freed_memory_kept",
     "geglu",
     "group_norm",
     "hold_as_int8",
     "int8_keys",
     "int8_values",
+    "kernels_fused",
     "lay_out_kernels",
     "norm_silu",
     "quantized",
     "resolve_backend",
     "use_fast_paths",
+    "with_room_for_variants",
 ]

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sd_ops.fused_on_cuda import fused_geglu, fused_group_norm, may_gate, may_norm
+
 __all__ = ["geglu", "group_norm", "norm_silu"]
 
 # Of fewer pixels torch norms bfloat16 in channels_last number by number, unless groups are wide:
@@ -20,6 +22,8 @@ def geglu(projected: Tensor) -> Tensor:
     Shazeer, arXiv:2002.05202, section 2. On the CPU the GELU is computed again in the backward
     pass: it takes little time, and kept it would be four times as large as the tokens.
     """
+    if may_gate(projected):
+        return fused_geglu(projected)
     if _recomputes(projected):
         out: Tensor = _GEGLU.apply(projected)
         return out
@@ -30,6 +34,8 @@ def geglu(projected: Tensor) -> Tensor:
 
 def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Return normed x (B, C, H, W), by float32 where that is faster and no gradient is wanted."""
+    if _is_fused(x, norm):
+        return _fused(x, norm, silu=False)
     if _is_hooked(norm) or not _is_slow(x, norm):
         out: Tensor = norm(x)
         return out
@@ -42,6 +48,8 @@ def norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
     On the CPU the norm's result is not kept for the backward pass but computed again.
     """
+    if _is_fused(x, norm):
+        return _fused(x, norm, silu=True)
     if _is_hooked(norm) or not _recomputes(x):
         return F.silu(group_norm(x, norm))
     arguments = (x, norm.weight, norm.bias, norm.num_groups, norm.eps)
@@ -51,6 +59,14 @@ def norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 def _is_hooked(norm: nn.GroupNorm) -> bool:
     return bool(norm._forward_hooks or norm._forward_pre_hooks)
+
+
+def _is_fused(x: Tensor, norm: nn.GroupNorm) -> bool:
+    return not _is_hooked(norm) and may_norm(x, norm)
+
+
+def _fused(x: Tensor, norm: nn.GroupNorm, *, silu: bool) -> Tensor:
+    return fused_group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=silu)
 
 
 def _is_slow(x: Tensor, norm: nn.GroupNorm) -> bool:

@@ -111,8 +111,14 @@ def _best_on_this_processor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return _sdpa(q, k, v)
     known, num_keys = limits(q.dtype), k.shape[2]
     if not _wants_grad(q, k, v):
-        enough = min(q.shape[2], num_keys) >= known.min_rows
-        return _by_rows(q, k, v) if enough else _sdpa(q, k, v)
+        if min(q.shape[2], num_keys) < known.min_rows:
+            return _sdpa(q, k, v)
+        if torch.compiler.is_compiling():
+            from sd_ops.opaque import opaque_by_rows
+
+            out: Tensor = opaque_by_rows(q, k, v)
+            return out
+        return by_rows(q, k, v)
     if num_keys <= known.max_keys_to_learn:
         return _chunked(q, k, v)
     # A compiler would write a loop out, head by head.
@@ -125,8 +131,11 @@ def _wants_grad(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
-def _by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend head by head for some queries at a time, so that their scores stay in the cache."""
+def by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend head by head for some queries at a time, so that their scores stay in the cache.
+
+    Of (B, H, Tq, D) and (B, H, T, D), without gradients.
+    """
     batch, heads, num_queries, width = q.shape
     out = v.new_empty(batch, heads, num_queries, v.shape[-1])
     q = q * width**-0.5

@@ -62,12 +62,11 @@ class Conv2d(nn.Conv2d):
         if self._is_plain():
             padding = int(self.padding[0])
             if self._takes_winograd(x):
-                convolve = winograd_convolution if learns else conv_winograd
-                return convolve(x, weight, self.bias, padding)
+                return _by_winograd(x, weight, self.bias, padding)
             stride = self.stride[0], self.stride[1]
             number = num_pixels(x, self.kernel_size, stride, padding)
             if number <= limits(x.dtype).max_pixels and not learns:
-                return conv_unfolded(x, weight, self.bias, stride, padding)
+                return _as_one_product(x, weight, self.bias, stride, padding)
         if learns and self._is_simple() and _is_frozen(weight, self.bias):
             assert not isinstance(self.padding, str)
             return frozen_convolution(x, weight, self.bias, self.stride, self.padding)
@@ -126,6 +125,28 @@ def lay_out_kernels(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, Conv2d) and layer.fast and layer.weight.device.type == "cpu":
             layer.laid_out(layer.weight)
+
+
+def _by_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    if torch.is_grad_enabled():
+        return winograd_convolution(x, weight, bias, padding)
+    if torch.compiler.is_compiling():
+        from sd_ops.opaque import opaque_winograd
+
+        out: Tensor = opaque_winograd(x, weight, bias, padding)
+        return out
+    return conv_winograd(x, weight, bias, padding)
+
+
+def _as_one_product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: int
+) -> Tensor:
+    if torch.compiler.is_compiling():
+        from sd_ops.opaque import opaque_unfolded
+
+        out: Tensor = opaque_unfolded(x, weight, bias, list(stride), padding)
+        return out
+    return conv_unfolded(x, weight, bias, stride, padding)
 
 
 def _may(x: Tensor, weight: Tensor) -> bool:

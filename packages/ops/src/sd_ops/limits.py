@@ -37,7 +37,6 @@ own.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 
 import torch
@@ -100,12 +99,9 @@ PROCESSORS = tuple(_TABLE)
 _PLAINLY = Limits()
 
 
-@cache
 def processor() -> str:
     """Return which of `PROCESSORS` this one is like, by the products that it offers."""
-    if _offers("amx_tile"):
-        return "amx"
-    return "avx512_bf16" if _offers("avx512_bf16") else "other"
+    return _HERE
 
 
 def limits(dtype: torch.dtype) -> Limits:
@@ -113,7 +109,17 @@ def limits(dtype: torch.dtype) -> Limits:
     return _TABLE[processor()].get(dtype, _PLAINLY)
 
 
+def _recognised() -> str:
+    if _offers("amx_tile"):
+        return "amx"
+    return "avx512_bf16" if _offers("avx512_bf16") else "other"
+
+
 def _offers(unit: str) -> bool:
     # Names of torch's own, without which nothing is known of the processor.
     asked = getattr(torch.cpu, f"_is_{unit}_supported", None)
     return asked is not None and bool(asked())
+
+
+# Once, and not at the first question: that may come from torch.compile, which follows no cache.
+_HERE = _recognised()

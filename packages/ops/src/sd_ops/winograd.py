@@ -5,7 +5,7 @@ F(4x4, 3x3), tiles of 6 x 6 that give 4 x 4 each. In float32 its error is some 2
 deviation, three times that of the sums as they stand; in halves the transforms would lose digits.
 """
 
-from math import ceil, prod
+from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -63,7 +63,8 @@ _TRANSFORMS = _Transforms(*map(_both_ways, (_PICTURE, _KERNEL, _RESULT)))
 
 def num_tiles(shape: tuple[int, ...] | torch.Size) -> int:
     """Return how many tiles pictures (B, C, H, W) have, which is what the work grows with."""
-    return shape[0] * prod(ceil(side / _OUT) for side in shape[-2:])
+    height, width = shape[-2:]
+    return shape[0] * ceil(height / _OUT) * ceil(width / _OUT)
 
 
 def conv_winograd(

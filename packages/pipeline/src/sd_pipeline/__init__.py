@@ -6,12 +6,15 @@ from sd_pipeline.adapting import AdapterShelf
 from sd_pipeline.animation import ANIMATIONS, animation_bytes
 from sd_pipeline.autoencoding import Tiling, check_tiling, decode_latents, encode_pixels
 from sd_pipeline.classes import Classes
+from sd_pipeline.compiled_unet import CompiledUNet
 from sd_pipeline.defaults import Defaults, read_defaults
 from sd_pipeline.denoising import OnStep, Step
 from sd_pipeline.depth import read_depth
+from sd_pipeline.engine import ENGINES, Engine, EngineName, PlainUNet, Preparation
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.families import FAMILIES, Family
 from sd_pipeline.folder import load_tokenizer, open_folder, save_vae, write_folder
+from sd_pipeline.graphed_unet import GraphedUNet
 from sd_pipeline.hub import HubName, cached, cached_models, pull
 from sd_pipeline.image_encoder import load_image_encoder, save_image_encoder
 from sd_pipeline.images import extended, read_image, to_images, to_pixels
@@ -20,7 +23,7 @@ from sd_pipeline.metadata import Metadata, parse_parameters, read_metadata
 from sd_pipeline.mixing import mix_models
 from sd_pipeline.model import Model, Part, TextPart
 from sd_pipeline.openvino_import import load_openvino
-from sd_pipeline.openvino_unet import ENGINES, Conversion, Engine, OpenVINOUNet
+from sd_pipeline.openvino_unet import OpenVINOUNet
 from sd_pipeline.parts import (
     Parts,
     as_model,
@@ -63,10 +66,12 @@ __all__ = [
     "AdapterUse",
     "Blend",
     "Classes",
-    "Conversion",
+    "CompiledUNet",
     "Defaults",
     "Engine",
+    "EngineName",
     "Family",
+    "GraphedUNet",
     "HubName",
     "Img2Img",
     "Inpaint",
@@ -84,6 +89,8 @@ __all__ = [
     "PictureFormat",
     "Pipeline",
     "PipelineError",
+    "PlainUNet",
+    "Preparation",
     "Preview",
     "Record",
     "Scheduler",

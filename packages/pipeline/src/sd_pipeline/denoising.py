@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sd_ops import freed_memory_kept, lay_out_kernels
 from sd_pipeline.begin import Beginning, Source, begin_anew, begin_from
 from sd_pipeline.conditions import script
+from sd_pipeline.engine import Engine
 from sd_pipeline.offload import Offload
-from sd_pipeline.openvino_unet import OpenVINOUNet
 from sd_pipeline.parts import Parts
 from sd_pipeline.record import Record
 from sd_pipeline.script import Conditions, Script
@@ -26,7 +25,7 @@ from sd_sampler import (
     plan,
     prediction,
 )
-from sd_unet import FeatureReuse, features_reused, perturbed_attention, texts_kept, tokens_merged
+from sd_unet import FeatureReuse, features_reused, perturbed_attention, tokens_merged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -57,7 +56,7 @@ class Denoising:
 
     `batch_invariant`: the UNet is asked for one picture at a time, so that what stands beside a
     picture does not change its last digits. `offload`: the networks are on the device only while
-    they compute. `openvino` computes in the UNet's place.
+    they compute. `engine` computes the UNet.
     """
 
     parts: Parts
@@ -65,7 +64,7 @@ class Denoising:
     dtype: torch.dtype
     batch_invariant: bool
     offload: Offload
-    openvino: OpenVINOUNet | None = None
+    engine: Engine
 
     @torch.inference_mode()
     def __call__(
@@ -107,13 +106,7 @@ class Denoising:
             if record.merge_tokens:
                 size = begun.x.shape[-2:]
                 kept.enter_context(tokens_merged(self.parts.unet, record.merge_tokens, size))
-            if self.openvino is not None:
-                self.openvino.refresh()
-            else:
-                kept.enter_context(texts_kept(self.parts.unet))
-                if self.device.type == "cpu":
-                    lay_out_kernels(self.parts.unet)
-                    kept.enter_context(freed_memory_kept())
+            kept.enter_context(self.engine.run())
             return begun.plan.run(begun.bound(denoise), noise, x=begun.x, on_step=tell)
 
     def _begun(self, planned: Plan, noise: NoiseSource, source: Source | None) -> Beginning:
@@ -179,14 +172,9 @@ class Denoising:
                 now = stage.asked(rows, group)
                 layers, number = record.guidance.pag_layers, rows.num_perturbed * num_pictures
                 with perturbed_attention(self.parts.unet, layers, number):
-                    out: Tensor = (self.openvino or self.parts.unet)(
-                        latents,
-                        timesteps,
-                        now.hidden_states,
-                        now.added,
-                        class_labels=now.class_labels,
+                    return self.engine(
+                        latents, timesteps, now.hidden_states, now.added, now.class_labels
                     )
-                return out
 
             return begun.plan.denoiser(network, self._kind, dtype=self.dtype)
 

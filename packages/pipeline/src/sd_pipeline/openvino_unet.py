@@ -2,35 +2,24 @@
 
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sd_pipeline.engine import EngineName, Preparation, refused, state_of
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.openvino_import import load_openvino
 from sd_pipeline.request import Txt2Img
 from sd_unet import AddedConditions, Backbone
 
-Engine = Literal["torch", "openvino"]
-ENGINES: tuple[Engine, ...] = ("torch", "openvino")
-
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _ATTENTIONS = ("auto", "sdpa")
 _MOST_KEPT = 2  # a guided step's shape, and that of a step without; each has packed weights
 
-_State = tuple[tuple[tuple[int, int], ...], tuple[int, ...]]
 _Shapes = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Conversion:
-    """Tell of one conversion: the shape (B, C, h, w) of its latents, and seconds."""
-
-    latents: tuple[int, ...]
-    seconds: float
 
 
 class OpenVINOUNet:
@@ -39,25 +28,26 @@ class OpenVINOUNet:
     Each shape is converted and compiled at its first call; the two that were used last are kept.
     Converted weights are the network's own memory, of which each that is kept has one packed copy.
     What little is made of time, sizes and classes stays torch's: bfloat16 would not tell its steps
-    apart. ``conversions`` tells of all that there were.
+    apart. ``preparations`` tells of all conversions.
     """
+
+    name: EngineName = "openvino"
 
     def __init__(self, network: Backbone) -> None:
         self._network = network
         self._core: Any = load_openvino().Core()
         self._kept: dict[_Shapes, Callable[[tuple[Tensor, ...]], Tensor]] = {}
-        self._state = _state(network)
-        self.conversions: list[Conversion] = []
+        self._state = state_of(network)
+        self.preparations: list[Preparation] = []
 
-    def refresh(self) -> None:
-        """Forget what was converted of other weights, or with other hooks, than are there now.
-
-        To be called before a run; between it and the run's end nothing of the network may change.
-        """
-        state = _state(self._network)
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Forget what was converted of other weights, or with other hooks, than are there now."""
+        state = state_of(self._network)
         if state != self._state:
             self._kept.clear()
             self._state = state
+        yield
 
     def __call__(
         self,
@@ -89,7 +79,7 @@ class OpenVINOUNet:
         compiled = self._core.compile_model(_converted(self._network, shapes), "CPU", settings)
         request, output = compiled.create_infer_request(), compiled.output(0)
         seconds = time.perf_counter() - started
-        self.conversions.append(Conversion(latents=shapes[0], seconds=seconds))
+        self.preparations.append(Preparation(latents=shapes[0], seconds=seconds))
 
         def run(given: tuple[Tensor, ...]) -> Tensor:
             # numpy has no bfloat16; the graph takes float32 and goes on in the network's type.
@@ -99,14 +89,8 @@ class OpenVINOUNet:
         return run
 
 
-def check_engine(
-    engine: str, *, device: torch.device, dtype: torch.dtype, attention: str, int8: bool
-) -> None:
-    """Raise `PipelineError` for an engine that there is not, or that cannot do what is asked."""
-    if engine not in ENGINES:
-        raise PipelineError(f"engine is {engine!r}; it must be {' or '.join(ENGINES)}")
-    if engine == "torch":
-        return
+def check_openvino(*, device: torch.device, dtype: torch.dtype, attention: str, int8: bool) -> None:
+    """Raise `PipelineError` for what OpenVINO cannot compute, and where it is not installed."""
     if device.type != "cpu":
         raise _refused(f"is for CPUs, and the device is {device}", "give --device cpu")
     if dtype not in _PRECISIONS:
@@ -120,13 +104,7 @@ def check_engine(
 
 
 def check_convertible(request: Txt2Img, *, fuse: bool) -> None:
-    """Raise `PipelineError` for a request that changes the network in ways that stay torch's."""
-    if request.reuse_features > 1:
-        raise _refused("computes all of every step", "leave out --reuse-features")
-    if request.merge_tokens:
-        raise _refused("merges no tokens", "leave out --merge-tokens")
-    if request.guidance.pag_scale:
-        raise _refused("perturbs no attention", "leave out --pag")
+    """Raise `PipelineError` for adapters that are more than weights."""
     for use in request.adapters:
         if use.kind == "hypernetwork":
             raise _refused(f"takes no hypernetworks, such as {use.file}", "leave it out")
@@ -135,7 +113,7 @@ def check_convertible(request: Txt2Img, *, fuse: bool) -> None:
 
 
 def _refused(what: str, mend: str) -> PipelineError:
-    return PipelineError(f"the engine openvino {what}: {mend}, or leave --engine at torch")
+    return refused("openvino", what, mend)
 
 
 class _Steered(nn.Module):
@@ -177,16 +155,3 @@ def _converted(network: Backbone, shapes: _Shapes) -> Any:
             ) from error
     graph.reshape(dict(enumerate(shapes)))
     return graph
-
-
-def _state(network: Backbone) -> _State:
-    """Return what changes when weights are written to, or hooks put on or taken off."""
-    weights = tuple(
-        (one.data_ptr(), 0 if one.is_inference() else one._version) for one in network.parameters()
-    )
-    hooks = tuple(
-        number
-        for module in network.modules()
-        for number in (*module._forward_pre_hooks, *module._forward_hooks)
-    )
-    return weights, hooks

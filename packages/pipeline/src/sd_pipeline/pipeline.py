@@ -17,14 +17,17 @@ from sd_pipeline.autoencoding import Tiling, decode_latents
 from sd_pipeline.begin import Source
 from sd_pipeline.class_script import class_script
 from sd_pipeline.classes import class_asked
+from sd_pipeline.compiled_unet import CompiledUNet
 from sd_pipeline.conditions import check_clip_skip, check_prompt
 from sd_pipeline.defaults import Defaults, family_defaults, read_defaults
 from sd_pipeline.denoising import Denoising, OnStep, plan_of
 from sd_pipeline.edits import edit_of, img2img_source, inpaint_source, set_back
+from sd_pipeline.engine import Engine, EngineName, PlainUNet, check_engine, check_request
 from sd_pipeline.errors import PipelineError
+from sd_pipeline.graphed_unet import GraphedUNet
 from sd_pipeline.model import Model
 from sd_pipeline.offload import Offload
-from sd_pipeline.openvino_unet import Engine, OpenVINOUNet, check_convertible, check_engine
+from sd_pipeline.openvino_unet import OpenVINOUNet, check_convertible, check_openvino
 from sd_pipeline.parts import Parts, build
 from sd_pipeline.picture import Picture
 from sd_pipeline.precision import resolve_dtype
@@ -37,7 +40,7 @@ from sd_pipeline.source import locate, open_model
 from sd_pipeline.tiny_vae import TinyVAE, open_tiny_vae
 from sd_sampler import parse_sampler, parse_schedule
 from sd_textenc import PromptReport
-from sd_unet import features_reused, self_attentions, tokens_merged
+from sd_unet import Backbone, features_reused, self_attentions, tokens_merged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +53,8 @@ class Pipeline:
     weights while they are used; ``shelf`` keeps the adapters that were opened. ``int8`` says that
     the UNet holds its weights in eight bits. ``tiny_vae`` draws in place of the autoencoder's
     decoder, which is not exact, and shows what a run aims at. ``offload``: the networks are in the
-    CPU's memory but while they compute, one at a time. ``openvino`` computes in the UNet's place.
-    Raises ``PipelineError`` for ``fuse`` with ``int8``.
+    CPU's memory but while they compute, one at a time. ``unet_engine`` computes in the UNet's
+    place. Raises ``PipelineError`` for ``fuse`` with ``int8``.
     """
 
     parts: Parts
@@ -65,7 +68,7 @@ class Pipeline:
     int8: bool = False
     tiny_vae: TinyVAE | None = None
     offload: bool = False
-    openvino: OpenVINOUNet | None = None
+    unet_engine: Engine | None = None
     defaults: Defaults = field(default_factory=Defaults)
     origin: Mapping[str, Any] = field(default_factory=dict)
     shelf: AdapterShelf = field(default_factory=AdapterShelf, compare=False, repr=False)
@@ -126,7 +129,8 @@ class Pipeline:
         not for this model.
         """
         request = settled(request, self.parts.task)
-        if self.openvino is not None:
+        check_request(self.engine, request)
+        if self.engine == "openvino":
             check_convertible(request, fuse=self.fuse)
         side = self.parts.unet.config.sample_size * self.factor
         width, height = request.width or side, request.height or side
@@ -288,9 +292,9 @@ class Pipeline:
         return replace(self, tiny_vae=tiny)
 
     @property
-    def engine(self) -> Engine:
-        """What computes the UNet."""
-        return "torch" if self.openvino is None else "openvino"
+    def engine(self) -> EngineName:
+        """The name of what computes the UNet."""
+        return "torch" if self.unet_engine is None else self.unet_engine.name
 
     @property
     def factor(self) -> int:
@@ -305,7 +309,7 @@ class Pipeline:
             dtype=self.dtype,
             batch_invariant=self.batch_invariant,
             offload=self._offload,
-            openvino=self.openvino,
+            engine=self.unet_engine or PlainUNet(self.parts.unet),
         )
 
     @property
@@ -333,7 +337,8 @@ def load_pipeline(
     pipeline's. `defaults` are, unless given, the path's own or else the family's. With `int8` the
     UNet's weights are held in eight bits a value, a quarter of fp32: not exact, and slower. With
     `offload` networks are on `device` only while they compute; of a CPU it is nothing. `engine`
-    "openvino" computes the UNet of a CPU by OpenVINO: the same numbers to rounding. Raises
+    computes the UNet, with the same numbers to rounding: "compiled" by torch.compile, on CUDA also
+    recorded; "graphs" recorded on CUDA; "openvino" on a CPU. Raises
     `PipelineError` for a device, dtype or engine that cannot be had, `AttentionUnavailable` for a
     backend that cannot run there, and what `open_model` and `build` raise.
     """
@@ -344,9 +349,11 @@ def load_pipeline(
     opened = open_model(Path(model)) if isinstance(model, str | Path) else model
     precision = resolve_dtype(dtype, place, opened.unet.config)
     resolve_backend(attention, place, precision)
-    check_engine(engine, device=place, dtype=precision, attention=attention, int8=int8)
-    parts = build(opened, dtype=precision, int8=int8)
     offloading = Offload(device=place, active=offload and place.type != "cpu")
+    check_engine(engine, device=place, offload=offloading.active)
+    if engine == "openvino":
+        check_openvino(device=place, dtype=precision, attention=attention, int8=int8)
+    parts = build(opened, dtype=precision, int8=int8)
     if not offloading.active:
         for module in parts.networks:
             module.to(place)
@@ -354,10 +361,6 @@ def load_pipeline(
         with offloading.using(network):  # a backend is asked whether it runs where the weights are
             network.set_attention_backend(attention)
         use_fast_paths(network)
-    converts = engine == "openvino"
-    if converts:  # a graph is made of plain layers
-        use_fast_paths(parts.unet, False)
-        parts.unet.set_attention_backend("sdpa")
     return Pipeline(
         parts=parts,
         name=name or (path.resolve().name if path else "model"),
@@ -367,9 +370,23 @@ def load_pipeline(
         batch_invariant=batch_invariant,
         int8=int8,
         offload=offloading.active,
-        openvino=OpenVINOUNet(parts.unet) if converts else None,
+        unet_engine=_engine(engine, parts.unet, place),
         defaults=defaults or (path and read_defaults(path)) or family_defaults(parts),
     )
+
+
+def _engine(name: str, unet: Backbone, device: torch.device) -> Engine | None:
+    """Return what computes a network that is on its device, None for itself."""
+    match name:
+        case "compiled" if device.type == "cpu":
+            return CompiledUNet(unet)
+        case "compiled" | "graphs":
+            return GraphedUNet(unet, compiled=name == "compiled")
+        case "openvino":  # its graph is made of plain layers
+            use_fast_paths(unet, False)
+            unet.set_attention_backend("sdpa")
+            return OpenVINOUNet(unet)
+    return None
 
 
 def resolve_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sd_pipeline.adapter_use import AdapterUse
 from sd_pipeline.autoencoding import Tiling
-from sd_pipeline.openvino_unet import Engine
+from sd_pipeline.engine import EngineName
 from sd_pipeline.request import Blend, Seamless, check_unicode
 from sd_pipeline.typed_values import read_values
 from sd_sampler import DiffusionConfig, GuidanceOptions, get_sampler
@@ -28,9 +28,9 @@ def versions() -> dict[str, str]:
     return {**{name: version(name) for name in packages}, **machine}
 
 
-def engine_versions(engine: Engine) -> dict[str, str]:
+def engine_versions(engine: EngineName) -> dict[str, str]:
     """Return the versions with an engine that computes, which is installed."""
-    return versions() if engine == "torch" else {**versions(), engine: version(engine)}
+    return {**versions(), engine: version(engine)} if engine == "openvino" else versions()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +77,7 @@ class Record:
     batch_invariant: bool = False
     tiling: Tiling = "auto"
     int8: bool = False
-    engine: Engine = "torch"
+    engine: EngineName = "torch"
     tiny_vae: str | None = None
     tiny_vae_hash: str | None = None
     model_hash: str | None = None

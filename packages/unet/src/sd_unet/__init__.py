@@ -12,7 +12,7 @@ from sd_unet.config import UNetConfig, scenes, sd15, sd21, sdxl, sdxl_refiner
 from sd_unet.dit import DiT
 from sd_unet.dit_config import DiTConfig, dit_scenes, dit_xl_2
 from sd_unet.errors import UNetConfigError, UNetInputError
-from sd_unet.kept_texts import texts_kept
+from sd_unet.kept_texts import project_texts, texts_given, texts_kept
 from sd_unet.keymap import ldm_key_map
 from sd_unet.ldm_config import config_from_ldm
 from sd_unet.merged_tokens import MAX_MERGED, tokens_merged
@@ -42,6 +42,7 @@ __all__ = [
     "features_reused",
     "ldm_key_map",
     "perturbed_attention",
+    "project_texts",
     "scenes",
     "sd15",
     "sd21",
@@ -49,6 +50,7 @@ __all__ = [
     "sdxl_refiner",
     "self_attentions",
     "sinusoidal_embedding",
+    "texts_given",
     "texts_kept",
     "tokens_merged",
 ]

@@ -140,7 +140,7 @@ class DiT(Block):
         patch, (height, width) = self.config.patch_size, latents.shape[-2:]
         x = self.conv_in(F.pad(latents, (0, -width % patch, 0, -height % patch)))
         rows, columns = x.shape[-2:]
-        positions = _positions(rows, columns, self.config)
+        positions = _positions(rows, columns, self.config, x.device)
         tokens = rearrange(x, "b c h w -> b (h w) c") + positions.to(x)
         tokens = self._through_blocks(tokens, steering, hidden_states)
         shift, scale = self.modulation_out(F.silu(steering))[:, None].chunk(2, dim=-1)
@@ -192,10 +192,11 @@ class DiT(Block):
 
 
 @lru_cache(maxsize=8)
-def _positions(rows: int, columns: int, config: DiTConfig) -> Tensor:
+def _positions(rows: int, columns: int, config: DiTConfig, device: torch.device) -> Tensor:
     """Return sines and cosines of each token's column, then row, (rows * columns, C).
 
-    Numbered as at the trained size: another size lays the same square finer or coarser.
+    Numbered as at the trained size: another size lays the same square finer or coarser. They are
+    kept on the device, where a copy at every step would wait for the processor.
     """
     trained, quarter = config.sample_size / config.patch_size, config.channels // 4
     frequencies = torch.exp(-math.log(10000.0) / quarter * _count(quarter))
@@ -203,7 +204,7 @@ def _positions(rows: int, columns: int, config: DiTConfig) -> Tensor:
     places = torch.stack(torch.meshgrid(y, x, indexing="ij")).flatten(1)
     angles = places[:, :, None] * frequencies
     of_y, of_x = torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
-    return torch.cat([of_x, of_y], dim=-1).float()
+    return torch.cat([of_x, of_y], dim=-1).float().to(device)
 
 
 def _count(number: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sd_unet.backbones import Backbone
 from sd_unet.dit import DiTBlock
-from sd_unet.transformer import TransformerBlock
+from sd_unet.transformer import Attention, Project, TransformerBlock
 
 _Version = tuple[tuple[int, int], ...]
 _Kept = tuple[_Version, list[Tensor]]
@@ -24,16 +24,31 @@ def texts_kept(unet: Backbone) -> Iterator[None]:
     Exact: projections that something is hooked to (a LoRA, a hypernetwork), that were written to,
     or that are to learn, compute anew.
     """
-    blocks = [m for m in unet.modules() if isinstance(m, TransformerBlock | DiTBlock)]
-    attentions = [block.attn2 for block in blocks if block.attn2 is not None]
-    before = [attention.project for attention in attentions]
-    for attention in attentions:
-        attention.project = KeptProjections()
-    try:
+    attentions = _cross_attentions(unet)
+    with _projected_by(attentions, [KeptProjections() for _ in attentions]):
         yield
-    finally:
-        for attention, project in zip(attentions, before, strict=True):
-            attention.project = project
+
+
+def project_texts(unet: Backbone, hidden_states: Tensor) -> list[Sequence[Tensor]]:
+    """Return the keys and values (B, T, C) of texts (B, T, D), of every cross-attention."""
+    return [each.project(hidden_states, (each.to_k, each.to_v)) for each in _cross_attentions(unet)]
+
+
+@contextmanager
+def texts_given(unet: Backbone, texts: Sequence[Sequence[Tensor]]) -> Iterator[None]:
+    """Let every cross-attention have the keys and values that `project_texts` gave."""
+    with _projected_by(_cross_attentions(unet), [_GivenProjections(each) for each in texts]):
+        yield
+
+
+class _GivenProjections:
+    """Call no layers, but give what they would."""
+
+    def __init__(self, projected: Sequence[Tensor]) -> None:
+        self._projected = projected
+
+    def __call__(self, _states: Tensor, _layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
+        return self._projected
 
 
 class KeptProjections:
@@ -60,3 +75,20 @@ def _is_changed(layer: nn.Linear) -> bool:
     hooked = layer._forward_hooks or layer._forward_pre_hooks
     unseen = any(parameter.is_inference() for parameter in layer.parameters())
     return bool(hooked) or layer.bias is not None or unseen
+
+
+def _cross_attentions(unet: Backbone) -> list[Attention]:
+    blocks = [m for m in unet.modules() if isinstance(m, TransformerBlock | DiTBlock)]
+    return [block.attn2 for block in blocks if block.attn2 is not None]
+
+
+@contextmanager
+def _projected_by(attentions: Sequence[Attention], projects: Sequence[Project]) -> Iterator[None]:
+    before = [attention.project for attention in attentions]
+    for attention, project in zip(attentions, projects, strict=True):
+        attention.project = project
+    try:
+        yield
+    finally:
+        for attention, project in zip(attentions, before, strict=True):
+            attention.project = project
