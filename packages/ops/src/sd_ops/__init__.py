@@ -7,12 +7,14 @@ from sd_ops.fused_on_cuda import kernels_fused
 from sd_ops.int8 import hold_as_int8, int8_keys, int8_values, quantized
 from sd_ops.layers import Conv2d, Linear, lay_out_kernels, use_fast_paths
 from sd_ops.memory import freed_memory_kept
+from sd_ops.tokenwise import Tokenwise
 
 __all__ = [
     "ATTENTION_BACKENDS",
     "AttentionUnavailable",
     "Conv2d",
     "Linear",
+    "Tokenwise",
     "attention",
     "blocks_of",
     "compile_blocks",

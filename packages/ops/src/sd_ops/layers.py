@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.int8 import int8_values
 from sd_ops.limits import limits
+from sd_ops.tokenwise import Tokenwise
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import conv_winograd, num_tiles
 
@@ -112,7 +113,7 @@ class Conv2d(nn.Conv2d):
 def use_fast_paths(module: nn.Module, fast: bool = True) -> None:
     """Let the layers of a network take their fast paths, with gradients and without, or not."""
     for layer in module.modules():
-        if isinstance(layer, Linear | Conv2d):
+        if isinstance(layer, Linear | Conv2d | Tokenwise):
             layer.fast = fast
 
 

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from sd_ops import Conv2d, Linear, attention, geglu, group_norm
+from sd_ops import Conv2d, Linear, Tokenwise, attention, geglu, group_norm
 from sd_unet.batches import as_many
 from sd_unet.config import TransformerConfig
 
@@ -85,7 +85,7 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         # Index 1 is dropout's place in the key names of this layout.
-        self.net = nn.Sequential(
+        self.net = Tokenwise(
             GEGLU(channels, 4 * channels), nn.Identity(), Linear(4 * channels, channels)
         )
 
