@@ -15,6 +15,7 @@ from sd_pipeline import (
     GraphedUNet,
     Pipeline,
     PipelineError,
+    Step,
     Txt2Img,
     load_pipeline,
     load_unet,
@@ -22,6 +23,7 @@ from sd_pipeline import (
 from sd_sampler import GuidanceOptions
 from sd_unet import Backbone
 from sdcli.main import run
+from tests.devices import META, Copies
 from tests.tiny_model import write_lora
 from tests.tiny_networks import all_kinds, asked
 
@@ -165,6 +167,25 @@ def test_pictures_of_compiled_blocks_are_the_same_with_all_that_hooks_do(
     assert np.array_equal(drawn(compiled), before)
     assert len(compiled.unet_engine.preparations) == 3
     assert compiled.resolve(Txt2Img(prompt="a cat")).engine == "compiled"
+
+
+@pytest.mark.parametrize(("sampler", "copies"), [("dpmpp_2m", 0), ("euler_a", 1)])
+def test_a_run_does_not_wait_for_its_device_but_for_noise(
+    tiny_model: Path, sampler: str, copies: int
+) -> None:
+    pipeline = load_pipeline(tiny_model, device="meta", dtype="fp32")
+    request = Txt2Img(prompt="a cat", negative_prompt="a dog", num_steps=4, sampler=sampler)
+    seen: list[int] = []
+    with Copies() as made:
+
+        def note(_: Step) -> None:
+            seen.append(len(made.names))
+            made.names.clear()
+
+        denoising = pipeline._denoising
+        latents = denoising(pipeline.resolve(request), [1, 2], None, note)
+    assert latents.device == META
+    assert seen[1:] == [copies, copies, 0]
 
 
 @pytest.mark.slow

@@ -22,15 +22,19 @@ class Tokenwise(nn.Sequential):
         """Map (..., C) to (..., O)."""
         number = tokens.shape[:-1].numel()
         if not self.fast or number < _MANY or not _may(tokens):
-            whole: Tensor = super().forward(tokens)
-            return whole
-        parts = tokens.reshape(1, number, -1).split(_TOKENS, dim=1)
-        first: Tensor = super().forward(parts[0])
+            return self._through(tokens)
+        parts = torch.split(tokens.reshape(1, number, -1), _TOKENS, dim=1)
+        first = self._through(parts[0])
         out = first.new_empty(1, number, first.shape[-1])
         out[:, :_TOKENS] = first
         for index, part in enumerate(parts[1:], start=1):
-            out[:, index * _TOKENS : (index + 1) * _TOKENS] = super().forward(part)
+            out[:, index * _TOKENS : (index + 1) * _TOKENS] = self._through(part)
         return out.view(*tokens.shape[:-1], -1)
+
+    def _through(self, tokens: Tensor) -> Tensor:
+        for layer in self:
+            tokens = layer(tokens)
+        return tokens
 
 
 def _may(tokens: Tensor) -> bool:

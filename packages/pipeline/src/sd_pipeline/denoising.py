@@ -21,7 +21,9 @@ from sd_sampler import (
     NoiseSource,
     Plan,
     Prediction,
+    batch_sigma,
     compose,
+    level_of,
     plan,
     prediction,
 )
@@ -96,8 +98,12 @@ class Denoising:
         denoisers = [self._guided(begun, record, told, stage, group) for group in groups]
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            pairs = zip(groups, denoisers, strict=True)
-            return torch.cat([ask(x[group], sigma[group]) for group, ask in pairs])
+            if not self.batch_invariant:
+                return denoisers[0](x, sigma)
+            level, parts = level_of(sigma), []
+            for group, ask in zip(groups, denoisers, strict=True):
+                parts.append(ask(x[group], batch_sigma(x[group], level)))
+            return torch.cat(parts)
 
         with ExitStack() as kept:  # what the steps have in common
             kept.enter_context(self.offload.using(self.parts.unet))
@@ -146,7 +152,9 @@ class Denoising:
                 return alone(x, sigma)
             rows = _Rows.of(told, blind=guidance.image_scale(sigma) != 1, perturbs=perturbs)
             number = len(rows.told)
-            x0s = asking(rows)(torch.cat([x] * number), torch.cat([sigma] * number)).chunk(number)
+            repeated = torch.cat([x] * number)
+            levels = batch_sigma(repeated, level_of(sigma))
+            x0s = asking(rows)(repeated, levels).chunk(number)
             blind = x0s[0] if rows.num_blind else None
             x0s = x0s[rows.num_blind :]
             # Without a negative prompt's row there is one prompt, which `compose` hands back.

@@ -24,7 +24,15 @@ from sd_sampler.multistep import deis, lms, plms
 from sd_sampler.noise import BlendedNoise, NoiseSource, slerp
 from sd_sampler.plan import Plan, PlanOptions, plan
 from sd_sampler.prediction import EPS, FLOW, PREDICTIONS, X0, Prediction, Scalings, V, prediction
-from sd_sampler.protocols import Denoiser, Network, Noise, OnStep, Sampler
+from sd_sampler.protocols import (
+    Denoiser,
+    Network,
+    Noise,
+    OnStep,
+    Sampler,
+    batch_sigma,
+    level_of,
+)
 from sd_sampler.registry import (
     SAMPLERS,
     SamplerEntry,
@@ -80,6 +88,7 @@ __all__ = [
     "Scalings",
     "V",
     "antithetic_timesteps",
+    "batch_sigma",
     "classifier_free",
     "clipped",
     "combine",
@@ -107,6 +116,7 @@ __all__ = [
     "kl_optimal_sigmas",
     "lcm",
     "lcm_timesteps",
+    "level_of",
     "lms",
     "logit_normal_timesteps",
     "loss_weight",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sd_sampler.prediction import Prediction
-from sd_sampler.protocols import Denoiser, Network, like
+from sd_sampler.protocols import Denoiser, Network, known_level, like
 
 
 class Timesteps(Protocol):
@@ -33,13 +33,24 @@ def denoiser(
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         c_skip, c_out, c_in = prediction.scalings(sigma)
-        timesteps = schedule.timestep_of(sigma)
-        if round_timesteps:
-            timesteps = timesteps.round()
-        output = network((like(c_in, x) * x).to(dtype or x.dtype), timesteps.to(torch.float32))
+        timesteps = _timesteps(schedule, sigma, rounded=round_timesteps)
+        output = network((like(c_in, x) * x).to(dtype or x.dtype), timesteps)
         return like(c_skip, x) * x + like(c_out, x) * output.to(x.dtype)
 
     return denoise
+
+
+def _timesteps(schedule: Timesteps, sigma: Tensor, *, rounded: bool) -> Tensor:
+    """Return float32 timesteps (B,), looked up on the CPU where the level is known there."""
+    level = known_level(sigma)
+    asked = sigma if level is None else torch.tensor([level], dtype=sigma.dtype, device="cpu")
+    timesteps = schedule.timestep_of(asked)
+    timesteps = (timesteps.round() if rounded else timesteps).to(torch.float32)
+    return (
+        timesteps
+        if level is None
+        else torch.full_like(sigma, float(timesteps), dtype=torch.float32)
+    )
 
 
 def clipped(denoise: Denoiser, limit: float = 1.0) -> Denoiser:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sd_sampler.denoiser import Timesteps
 from sd_sampler.errors import SamplerError
 from sd_sampler.prediction import Prediction
-from sd_sampler.protocols import Denoiser, like
+from sd_sampler.protocols import Denoiser, level_of, like
 
 _FIRST_TIMESTEP = 1000  # where guidance that wanes is whole, whatever the schedule's length
 
@@ -143,7 +143,8 @@ class Guidance:
             return 0.0
         if self._timesteps is None or not waning:
             return scale
-        timestep = float(self._timesteps.timestep_of(sigma[:1])[0])
+        level = torch.tensor([level_of(sigma)], dtype=sigma.dtype, device="cpu")
+        timestep = float(self._timesteps.timestep_of(level))
         return max(scale - waning * (_FIRST_TIMESTEP - timestep), 0.0)
 
     def image_scale(self, sigma: Tensor) -> float:
@@ -189,7 +190,7 @@ class Guidance:
         return guided
 
     def _within(self, sigma: Tensor) -> bool:
-        return not self._empty and self._lowest < float(sigma[0]) < self._highest
+        return not self._empty and self._lowest < level_of(sigma) < self._highest
 
     def _projected(self, uncond: Tensor, cond: Tensor) -> Tensor:
         update = cond - uncond

@@ -53,7 +53,11 @@ class NoiseSource:
             torch.randn((1, *self.shape), generator=generator, dtype=torch.float32)
             for generator in self._generators
         ]
-        return torch.cat(draws).to(self.device, self.dtype)
+        drawn = torch.cat(draws)
+        if self.device.type != "cuda":
+            return drawn.to(self.device, self.dtype)
+        # From pinned memory the copy waits for nothing.
+        return drawn.pin_memory().to(self.device, self.dtype, non_blocking=True)
 
 
 class BlendedNoise(NoiseSource):

@@ -1,9 +1,14 @@
 """The joints between samplers, denoisers, networks and noise."""
 
+from collections.abc import MutableMapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+# What a device need not be asked for, which would have it finish all that it was given.
+_LEVELS: MutableMapping[Tensor, float] = WeakTensorKeyDictionary()
 
 
 class Network(Protocol):
@@ -53,9 +58,25 @@ class Sampler(Protocol):
 
 
 def batch_sigma(x: Tensor, sigma: float) -> Tensor:
-    """Return sigma as (B,) on the device of x, in float32 or, where x is, float64."""
+    """Return sigma as (B,) on the device of x, in float32 or, where x is, float64.
+
+    `level_of` knows of it without asking the device.
+    """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.full((x.shape[0],), sigma, dtype=dtype, device=x.device)
+    values = torch.full((x.shape[0],), sigma, dtype=dtype, device=x.device)
+    _LEVELS[values] = sigma
+    return values
+
+
+def known_level(sigma: Tensor) -> float | None:
+    """Return what all of sigma (B,) is where `batch_sigma` made it, else None."""
+    return _LEVELS.get(sigma)
+
+
+def level_of(sigma: Tensor) -> float:
+    """Return the first of sigma (B,), which are all the same; waits for its device if need be."""
+    known = known_level(sigma)
+    return float(sigma[0]) if known is None else known
 
 
 def precise(device: torch.device) -> torch.dtype:
