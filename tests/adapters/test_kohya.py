@@ -110,6 +110,22 @@ def test_one_file_holds_the_loras_of_two_models(unet: UNet, tmp_path: Path) -> N
     }
 
 
+def test_an_only_text_encoder_may_be_called_the_first(unet: UNet, tmp_path: Path) -> None:
+    text, prefix = Text(), "lora_te1_text_model"
+    path = tmp_path / "lora.safetensors"
+    config = LoraConfig(rank=2, targets=("q_proj",))
+    first = learnt(text, config, prefix)
+    save_loras(path, [learnt(unet, LoraConfig(rank=4)), first])
+    models = {"lora_unet": unet, "lora_te_text_model": text}
+    found = load_loras(path, models)["lora_te_text_model"].state_dict()
+    for key, tensor in first.state_dict().items():
+        assert torch.equal(found[key.replace("te1", "te")], tensor)
+    save_loras(path, [first, learnt(text, config, "lora_te2_text_model")])
+    with pytest.raises(AdapterError) as caught:
+        load_loras(path, models)
+    assert {key.partition("_text")[0] for key in caught.value.keys} == {"lora_te1", "lora_te2"}
+
+
 def test_absent_alpha_means_the_rank(unet: UNet, file: Path) -> None:
     rewrite(file, {f"{TO_Q}.alpha": None})
     loaded = load_loras(file, {"lora_unet": unet})["lora_unet"]

@@ -1,7 +1,8 @@
 """LoRA files for one or more models: kohya's layout, and diffusers' beside it."""
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Set
 
 import torch
 from torch import Tensor, nn
@@ -162,10 +163,18 @@ def _open(
         tensors = from_diffusers(tensors, metadata, text_prefix)
     names = {key.partition(".")[0] for key in tensors}
     towers = {name: with_text_model(name) for name in names if name not in owners}
+    if not any(prefix.startswith("lora_te1") for prefix, _ in owners.values()):
+        towers = {name: _of_the_only_tower(own, names) for name, own in towers.items()}
     renamed = _renamed(tensors, {**towers, **aliases})
     if len(renamed) < len(tensors):
         raise AdapterError(f"{path} has the same layers under two names")
     return renamed, dict(zip(renamed, map(said.get, tensors), strict=True))
+
+
+def _of_the_only_tower(name: str, names: Set[str]) -> str:
+    """Return the name without the number that LyCORIS gives a single text encoder in a list."""
+    of_two = any(other.startswith("lora_te2") for other in names)
+    return name if of_two else re.sub("^lora_te1_", "lora_te_", name)
 
 
 def _known(keys: Iterable[str], said: Mapping[str, str | None]) -> list[str]:
