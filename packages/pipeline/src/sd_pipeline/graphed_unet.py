@@ -127,6 +127,7 @@ class _Recording:
         states = own.hidden_states
         if states is not None:
             self._tell, texts = record(lambda: project_texts(network, states))
+            self._tell()  # recording has only taken down what is to be done
 
         def step() -> Tensor:
             hears = nullcontext() if states is None else texts_given(network, texts)
