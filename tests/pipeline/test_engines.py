@@ -124,6 +124,22 @@ def test_texts_are_projected_anew_only_where_they_are_others(tiny_model: Path) -
     assert records.replays == [3, 5]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_halves_are_laid_out_as_cards_multiply_them(tiny_model: Path, dtype: torch.dtype) -> None:
+    network = load_unet(tiny_model / "unet", dtype=dtype)
+    given = [one if one is None else one.to(dtype) for one in asked(network)]
+    with torch.inference_mode():
+        wanted = network(*given)
+        engine = GraphedUNet(network, record=Records())
+        with engine.run():
+            found = engine(*given)
+    last = network.mid_block.resnets[0].conv1.weight.is_contiguous(
+        memory_format=torch.channels_last
+    )
+    assert last == (dtype != torch.float32)
+    assert (found - wanted).std() < 4 * torch.finfo(dtype).eps * wanted.std()
+
+
 def test_two_shapes_are_kept_and_nothing_of_weights_that_were_written_to(tiny_model: Path) -> None:
     network = load_unet(tiny_model / "unet")
     engine = GraphedUNet(network, record=Records())
@@ -256,6 +272,7 @@ def test_the_command_says_what_it_does_and_how_long_it_took(
     assert "--engine compiled: making 1 size ready took " in told
 
 
+@pytest.mark.gpu
 @on_card
 @pytest.mark.parametrize("engine", ["graphs", "compiled"])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])

@@ -70,6 +70,10 @@ class GraphedUNet:
         self.preparations: list[Preparation] = []
         self._network = network
         self._record = recorded_on_cuda if record is None else record
+        if network.conv_in.weight.dtype != torch.float32:
+            # Halves are convolved in channels_last, and the fused norms leave them so; torch's own
+            # would turn every picture back and forth.
+            network.to(memory_format=torch.channels_last)
         self._state = state_of(network)
         self._kept: dict[_Shapes, _Recording] = {}
         self._compiled = compiled
