@@ -34,6 +34,7 @@ from scene_reader import (
     SceneReader,
     decided,
     scenes_of,
+    seen_twice,
     to_batch,
     to_float,
 )
@@ -138,7 +139,7 @@ def unseen_prompts(seed: int, count: int, folders: Sequence[Path]) -> list[EvalP
 @torch.inference_mode()
 def read(reader: SceneReader, pictures: Sequence[Image.Image]) -> list[Reading]:
     """Read pictures, each as a batch of one."""
-    said = decided(reader(to_float(to_batch(pictures))))
+    said = decided(seen_twice(reader, to_float(to_batch(pictures))))
     return [Reading(*(part[number, None] for part in said)) for number in range(len(pictures))]
 
 
@@ -190,6 +191,8 @@ class Artist:
         )
         self.settings = SampleSettings(
             steps=options.steps or self.pipeline.defaults.num_steps,
+            sampler=options.sampler,
+            sigmas=options.sigmas,
             guidance_scale=options.guidance or self.pipeline.defaults.guidance_scale,
         )
 
@@ -244,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="pictures drawn at a time")
     parser.add_argument("--seed", type=int, default=77, help="of the prompts and the first picture")
     parser.add_argument("--steps", type=int, help="the model's own otherwise")
+    parser.add_argument("--sampler", default="dpmpp_2m", help="default: the embedded model's")
+    parser.add_argument("--sigmas", default="karras", help="default: the embedded model's")
     parser.add_argument("--guidance", type=float, help="the model's own otherwise")
     parser.add_argument("--dtype", default="fp32", help="of the networks: fp32, bf16 or fp16")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")

@@ -145,6 +145,20 @@ class SceneReader(nn.Module):
         )
 
 
+def seen_twice(reader: SceneReader, pictures: Tensor) -> Maps:
+    """Look at pictures (B, 3, 64, 64) and at their mirror images, and return the mean of both."""
+    plain, mirrored = reader(pictures), reader(pictures.flip(-1))
+    likely = (plain.middles.sigmoid() + mirrored.middles.flip(-1).sigmoid()) / 2
+    hues = plain.colours.softmax(1) + mirrored.colours.flip(-1).softmax(1)
+    return Maps(
+        middles=likely.logit(),
+        colours=hues.log(),
+        places=plain.places.log_softmax(-1) + mirrored.places.log_softmax(-1),
+        place_colours=plain.place_colours.log_softmax(-1) + mirrored.place_colours.log_softmax(-1),
+        backgrounds=plain.backgrounds.log_softmax(-1) + mirrored.backgrounds.log_softmax(-1),
+    )
+
+
 def decided(said: Maps) -> Reading:
     """Return what is in the pictures: a thing wherever a middle is likelier than all around it.
 
@@ -381,7 +395,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scenes = [make_scene(HELD_OUT_SEED, i, two_coloured=0.3)[0] for i in range(options.held_out)]
     with torch.inference_mode():
         drawn = to_float(to_batch([paint_scene(scene, 128) for scene in scenes]))
-        said = [decided(reader(some)) for some in drawn.split(64)]
+        said = [decided(seen_twice(reader, some)) for some in drawn.split(64)]
     shares = right(
         Reading(*(torch.cat(parts) for parts in zip(*said, strict=True))), told(gathered(scenes))
     )

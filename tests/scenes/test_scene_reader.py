@@ -181,3 +181,20 @@ def test_a_scene_that_is_painted_over_keeps_what_is_in_it(tmp_path: Path) -> Non
     first.unlink()
     repaint.main(asked)
     assert first.read_bytes() == before
+
+
+def test_looking_twice_is_the_same_of_a_picture_and_its_mirror_image() -> None:
+    torch.manual_seed(0)
+    reader = scene_reader.SceneReader().eval()
+    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.inference_mode():
+        plain = scene_reader.seen_twice(reader, pictures)
+        mirrored = scene_reader.seen_twice(reader, pictures.flip(-1))
+        once = reader(pictures)
+    for name in ("middles", "colours"):
+        flipped = getattr(mirrored, name).flip(-1)
+        torch.testing.assert_close(getattr(plain, name), flipped, rtol=1e-4, atol=1e-4)
+    for name in ("places", "place_colours", "backgrounds"):
+        torch.testing.assert_close(getattr(plain, name), getattr(mirrored, name))
+    assert plain.middles.shape == once.middles.shape
+    assert not torch.allclose(plain.middles, once.middles)
