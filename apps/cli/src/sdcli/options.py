@@ -64,11 +64,11 @@ EngineName = Annotated[
     str,
     typer.Option(
         "--engine",
-        help="What computes the UNet: torch; compiled, by torch.compile, which takes a minute at "
-        "the first step of each size and is then faster; graphs, whose steps are recorded on CUDA, "
-        "as those of compiled are; or on a CPU openvino (pip install 'sd-pipeline[openvino]'), "
-        "which converts it at the first step of each size, and of LoRAs needs --fuse. All are for "
-        "several pictures, and the same but for rounding.",
+        help="What computes the UNet: torch; compiled, by torch.compile, which takes a minute or "
+        "two at the first step of each size; graphs, whose steps are recorded on CUDA, as those of "
+        "compiled are; or on a CPU openvino (pip install 'sd-pipeline[openvino]'), which converts "
+        "it at the first step of each size, and of LoRAs needs --fuse. All are for several "
+        "pictures, and the same but for rounding.",
     ),
 ]
 Attention = Annotated[
