@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from benchmarks.arms import CannotRun, Run
 from benchmarks.case import GUIDANCE, NEGATIVE, PROMPT, Case
 from benchmarks.inputs import Inputs
-from sd_pipeline import Pipeline, PipelineError, PlainUNet, Txt2Img, load_pipeline
+from sd_pipeline import Engine, Pipeline, PipelineError, PlainUNet, Txt2Img, load_pipeline
 
 
-def guided_step(pipeline: Pipeline, states: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def guided_step(network: Engine, states: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """Return what one step asks of the network: latents (2 B, C, h, w), timesteps (2 B,) -> same.
 
     What a run does once for its prompts, whose states (2 B, T, D) are given, stands before `step`;
@@ -21,7 +21,6 @@ def guided_step(pipeline: Pipeline, states: Tensor) -> Callable[[Tensor, Tensor]
     over once.
     """
     number = len(states) // 2
-    network = pipeline.unet_engine or PlainUNet(pipeline.parts.unet)
 
     def step(latents: Tensor, timesteps: Tensor) -> Tensor:
         return network(latents[:number], timesteps[:number], states)
@@ -74,8 +73,8 @@ class Ours:
 
     def prepare(self, case: Case, inputs: Inputs) -> Run:
         if case.target == "step":
-            step, latents = guided_step(self._pipeline, inputs.states), inputs.pair
             engine = self._pipeline.unet_engine or PlainUNet(self._pipeline.parts.unet)
+            step, latents = guided_step(engine, inputs.states), inputs.pair
             kept = ExitStack()  # of a run of many steps, which ends with the process
             kept.enter_context(engine.run())
 

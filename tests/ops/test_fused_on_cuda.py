@@ -223,7 +223,7 @@ def test_a_norm_is_torchs_where_the_kernels_would_give_something_else() -> None:
 
     hooked, replaced = nn.GroupNorm(4, 16), nn.GroupNorm(4, 16)
     hooked.register_forward_hook(lambda *_: torch.ones(1))
-    replaced.forward = lambda _: torch.ones(1)  # type: ignore[method-assign]
+    replaced.forward = lambda _: torch.ones(1)
     norm = nn.GroupNorm(4, 16)
     for function in (group_norm, norm_silu):
         for special in (hooked, replaced, Other(4, 16)):

@@ -2,7 +2,13 @@
 
 from sd_ops.activations import geglu, group_norm, norm_silu
 from sd_ops.attention import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
-from sd_ops.compiling import blocks_of, compile_blocks, with_room_for_variants
+from sd_ops.compiling import (
+    COMPILES_SINCE,
+    blocks_of,
+    compile_blocks,
+    torch_release,
+    with_room_for_variants,
+)
 from sd_ops.fused_on_cuda import kernels_fused
 from sd_ops.int8 import hold_as_int8, int8_keys, int8_values, quantized
 from sd_ops.layers import Conv2d, Linear, lay_out_kernels, use_fast_paths
@@ -11,6 +17,7 @@ from sd_ops.tokenwise import Tokenwise
 
 __all__ = [
     "ATTENTION_BACKENDS",
+    "COMPILES_SINCE",
     "AttentionUnavailable",
     "Conv2d",
     "Linear",
@@ -29,6 +36,7 @@ __all__ = [
     "norm_silu",
     "quantized",
     "resolve_backend",
+    "torch_release",
     "use_fast_paths",
     "with_room_for_variants",
 ]

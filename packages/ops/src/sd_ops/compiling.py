@@ -3,9 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
-__all__ = ["blocks_of", "compile_blocks", "with_room_for_variants"]
+__all__ = [
+    "COMPILES_SINCE",
+    "blocks_of",
+    "compile_blocks",
+    "torch_release",
+    "with_room_for_variants",
+]
+
+COMPILES_SINCE = (2, 7)
+"""The torch that this needs: since then how often one may be compiled is `recompile_limit`."""
 
 _BACKEND = "inductor"
 # Blocks of one class share a function, and each size and each adapter is a variant of it.
@@ -37,9 +47,14 @@ def blocks_of(network: nn.Module) -> Iterator[nn.Module]:
 def with_room_for_variants() -> Iterator[None]:
     """Let many variants of a block be compiled in the context, and adapters in them be heard.
 
-    Needs torch 2.7 or later, where the limit has this name.
+    Needs a torch of `COMPILES_SINCE` or later.
     """
     import torch._dynamo.config as settings
 
     with settings.patch(recompile_limit=_MAX_VARIANTS, skip_nnmodule_hook_guards=False):
         yield
+
+
+def torch_release() -> tuple[int, ...]:
+    """Return the first two numbers of torch's version."""
+    return tuple(int(part) for part in str(torch.__version__).split(".")[:2])

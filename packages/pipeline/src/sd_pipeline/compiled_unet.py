@@ -28,11 +28,13 @@ class CompiledUNet(PlainUNet):
         super().__init__(network)
         compile_blocks(network)
         self._known: set[tuple[object, ...]] = set()
+        self._hooks: tuple[int, ...] = ()
         self._texts: list[tuple[Tensor, list[Sequence[Tensor]]]] = []
 
     @contextmanager
     def run(self) -> Iterator[None]:
         """Let blocks be compiled for what comes, beside what is kept of a run."""
+        self._hooks = hooks_of(self.network)
         try:
             with with_room_for_variants(), memory_kept(self.network):
                 yield
@@ -49,7 +51,7 @@ class CompiledUNet(PlainUNet):
     ) -> Tensor:
         """Predict (R * B, C, H, W); raises ``PipelineError`` where it cannot be compiled."""
         shapes = latents.shape, None if hidden_states is None else hidden_states.shape
-        key, started = (*shapes, latents.dtype, hooks_of(self.network)), time.perf_counter()
+        key, started = (*shapes, latents.dtype, self._hooks), time.perf_counter()
         try:
             with self._told(hidden_states):
                 out = super().__call__(latents, timesteps, hidden_states, added, class_labels)

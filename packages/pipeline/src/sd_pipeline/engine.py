@@ -2,16 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sd_ops import freed_memory_kept, lay_out_kernels
+from sd_ops import COMPILES_SINCE, freed_memory_kept, lay_out_kernels, torch_release
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.request import Txt2Img
 from sd_unet import AddedConditions, Backbone, texts_kept
@@ -19,11 +20,15 @@ from sd_unet import AddedConditions, Backbone, texts_kept
 EngineName = Literal["torch", "compiled", "graphs", "openvino"]
 ENGINES: tuple[EngineName, ...] = ("torch", "compiled", "graphs", "openvino")
 
+_T = TypeVar("_T")
+Shapes = tuple[tuple[int, ...] | None, ...]
+"""Of a network's arguments, the latents' first."""
+
 State = tuple[tuple[tuple[int, int], ...], tuple[int, ...]]
 """Tells whether weights were written to, and which hooks there are."""
 
 _COMPILERS = ("c++", "g++", "clang++", "cl")
-_COMPILES_SINCE = (2, 7)  # since then how often a block may be compiled is `recompile_limit`
+_MOST_READY = 2  # a guided step's shape, and that of a step without; each takes its memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +114,41 @@ def memory_kept(network: Backbone) -> Iterator[None]:
         yield
 
 
+class Ready(Generic[_T]):
+    """What was made ready of a network for the shapes of its arguments: the two used last.
+
+    Nothing of it is for other weights, or with other hooks, than are there when a run begins.
+    """
+
+    def __init__(self, network: Backbone) -> None:
+        self.preparations: list[Preparation] = []
+        self._network = network
+        self._state = state_of(network)
+        self._kept: dict[Shapes, _T] = {}
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Forget what was made of another state of the network."""
+        state = state_of(self._network)
+        if state != self._state:
+            self._kept.clear()
+            self._state = state
+        yield
+
+    def get(self, shapes: Shapes, make: Callable[[], _T]) -> _T:
+        """Return what is ready for shapes, made now if need be, and tell of that."""
+        if shapes not in self._kept:
+            while len(self._kept) >= _MOST_READY:
+                del self._kept[next(iter(self._kept))]
+            started = time.perf_counter()
+            made = make()
+            seconds = time.perf_counter() - started
+            self.preparations.append(Preparation(latents=shapes[0] or (), seconds=seconds))
+            self._kept[shapes] = made
+        self._kept[shapes] = self._kept.pop(shapes)  # the last one is the latest
+        return self._kept[shapes]
+
+
 def state_of(network: nn.Module) -> State:
     """Return what changes when weights are written to, or hooks put on or taken off."""
     weights = tuple(
@@ -159,9 +199,8 @@ def refused(engine: str, what: str, mend: str) -> PipelineError:
 
 
 def _check_compiling(device: torch.device) -> None:
-    found = str(torch.__version__)
-    if tuple(int(part) for part in found.split(".")[:2]) < _COMPILES_SINCE:
-        needed = ".".join(map(str, _COMPILES_SINCE))
+    if torch_release() < COMPILES_SINCE:
+        needed, found = ".".join(map(str, COMPILES_SINCE)), torch.__version__
         raise refused("compiled", f"needs torch {needed}, and this is {found}", "update torch")
     if device.type == "cpu" and not any(
         map(shutil.which, (os.environ.get("CXX", ""), *_COMPILERS))

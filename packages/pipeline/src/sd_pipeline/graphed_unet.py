@@ -1,21 +1,17 @@
 """The UNet recorded once for each shape and replayed at every step (CUDA graphs)."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from sd_ops import compile_blocks, kernels_fused, with_room_for_variants
-from sd_pipeline.engine import EngineName, Preparation, state_of
+from sd_pipeline.engine import EngineName, Preparation, Ready
 from sd_unet import AddedConditions, Backbone, project_texts, texts_given
 
 _T = TypeVar("_T")
-_MOST_KEPT = 2  # a guided step's shape, and that of a step without; each holds its activations
-
-_Shapes = tuple[tuple[int, ...] | None, ...]
 
 
 class Recorder(Protocol):
@@ -67,29 +63,27 @@ class GraphedUNet:
         self, network: Backbone, *, compiled: bool = False, record: Recorder | None = None
     ) -> None:
         self.name: EngineName = "compiled" if compiled else "graphs"
-        self.preparations: list[Preparation] = []
         self._network = network
         self._record = recorded_on_cuda if record is None else record
         if network.conv_in.weight.dtype != torch.float32:
             # Halves are convolved in channels_last, and the fused norms leave them so; torch's own
             # would turn every picture back and forth.
             network.to(memory_format=torch.channels_last)
-        self._state = state_of(network)
-        self._kept: dict[_Shapes, _Recording] = {}
+        self._ready: Ready[_Recording] = Ready(network)
         self._compiled = compiled
         if compiled:
             compile_blocks(network)
 
+    @property
+    def preparations(self) -> Sequence[Preparation]:
+        """Return all that was recorded."""
+        return self._ready.preparations
+
     @contextmanager
     def run(self) -> Iterator[None]:
         """Forget what was recorded of another state of the network."""
-        state = state_of(self._network)
-        if state != self._state:
-            self._kept.clear()
-            self._state = state
-        room: AbstractContextManager[None]
         room = with_room_for_variants() if self._compiled else nullcontext()
-        with room:
+        with self._ready.run(), room:
             yield
 
     def __call__(
@@ -104,19 +98,11 @@ class GraphedUNet:
         given = Given(latents, timesteps, hidden_states, added, class_labels)
         shapes = tuple(None if one is None else tuple(one.shape) for one in given.tensors())
         with torch.cuda.device(latents.device if latents.is_cuda else -1):
-            recording = self._kept.pop(shapes, None) or self._recorded(given)
-            self._kept[shapes] = recording  # the last one is the latest
-            return recording(given)
+            return self._ready.get(shapes, lambda: self._recorded(given))(given)
 
     def _recorded(self, given: Given) -> "_Recording":
-        started = time.perf_counter()
-        while len(self._kept) >= _MOST_KEPT:
-            del self._kept[next(iter(self._kept))]
         with kernels_fused():
-            recording = _Recording(self._network, given, self._record)
-        seconds = time.perf_counter() - started
-        self.preparations.append(Preparation(latents=tuple(given.latents.shape), seconds=seconds))
-        return recording
+            return _Recording(self._network, given, self._record)
 
 
 class _Recording:

@@ -1,15 +1,14 @@
 """The UNet computed by OpenVINO: converted once for each shape, the same numbers to rounding."""
 
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sd_pipeline.engine import EngineName, Preparation, refused, state_of
+from sd_pipeline.engine import EngineName, Preparation, Ready, refused
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.openvino_import import load_openvino
 from sd_pipeline.request import Txt2Img
@@ -17,9 +16,9 @@ from sd_unet import AddedConditions, Backbone
 
 _PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _ATTENTIONS = ("auto", "sdpa")
-_MOST_KEPT = 2  # a guided step's shape, and that of a step without; each has packed weights
 
 _Shapes = tuple[tuple[int, ...], ...]
+_Graph = Callable[[tuple[Tensor, ...]], Tensor]
 
 
 class OpenVINOUNet:
@@ -36,18 +35,16 @@ class OpenVINOUNet:
     def __init__(self, network: Backbone) -> None:
         self._network = network
         self._core: Any = load_openvino().Core()
-        self._kept: dict[_Shapes, Callable[[tuple[Tensor, ...]], Tensor]] = {}
-        self._state = state_of(network)
-        self.preparations: list[Preparation] = []
+        self._ready: Ready[_Graph] = Ready(network)
 
-    @contextmanager
-    def run(self) -> Iterator[None]:
+    @property
+    def preparations(self) -> Sequence[Preparation]:
+        """Return all conversions."""
+        return self._ready.preparations
+
+    def run(self) -> AbstractContextManager[None]:
         """Forget what was converted of other weights, or with other hooks, than are there now."""
-        state = state_of(self._network)
-        if state != self._state:
-            self._kept.clear()
-            self._state = state
-        yield
+        return self._ready.run()
 
     def __call__(
         self,
@@ -63,14 +60,10 @@ class OpenVINOUNet:
         if hidden_states is not None:
             given = *given, hidden_states
         shapes = tuple(tuple(tensor.shape) for tensor in given)
-        compiled = self._kept.pop(shapes, None) or self._compiled(shapes)
-        self._kept[shapes] = compiled  # the last one is the latest
+        compiled = self._ready.get(shapes, lambda: self._compiled(shapes))
         return compiled(given).to(latents.dtype)
 
-    def _compiled(self, shapes: _Shapes) -> Callable[[tuple[Tensor, ...]], Tensor]:
-        started = time.perf_counter()
-        while len(self._kept) >= _MOST_KEPT:
-            del self._kept[next(iter(self._kept))]
+    def _compiled(self, shapes: _Shapes) -> _Graph:
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[self._network.conv_in.weight.dtype],
             "PERFORMANCE_HINT": "LATENCY",
@@ -78,8 +71,6 @@ class OpenVINOUNet:
         }
         compiled = self._core.compile_model(_converted(self._network, shapes), "CPU", settings)
         request, output = compiled.create_infer_request(), compiled.output(0)
-        seconds = time.perf_counter() - started
-        self.preparations.append(Preparation(latents=shapes[0], seconds=seconds))
 
         def run(given: tuple[Tensor, ...]) -> Tensor:
             # numpy has no bfloat16; the graph takes float32 and goes on in the network's type.

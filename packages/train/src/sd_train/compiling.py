@@ -9,7 +9,7 @@ from torch import nn
 import sd_ops
 from sd_train.errors import TrainError
 from sd_train.task import Task
-from sd_train.torch_needed import COMPILING, check_torch
+from sd_train.torch_needed import check_torch
 
 
 def compile_blocks(task: Task) -> int:
@@ -18,7 +18,7 @@ def compile_blocks(task: Task) -> int:
     As `sd_ops.compile_blocks`. Raises TrainError for a task that names no networks, and where torch
     is too old.
     """
-    check_torch(COMPILING, "trainer.compile = true", "set it to false")
+    check_torch(sd_ops.COMPILES_SINCE, "trainer.compile = true", "set it to false")
     networks: Sequence[nn.Module] = getattr(task, "networks", ())
     if not networks:
         raise TrainError(
