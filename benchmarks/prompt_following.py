@@ -173,7 +173,7 @@ def failures_sheet(wrong: Sequence[tuple[Image.Image, str]], columns: int = 8) -
         axis.set_axis_off()
     for axis, (image, title) in zip(axes, wrong, strict=False):
         axis.imshow(image)
-        axis.set_title("\n".join(wrap(title, 28)), y=-0.02, va="top", fontsize=6)
+        axis.set_title("\n".join(wrap(title, 28)), y=-0.03, pad=0, va="top", fontsize=6)
     return figure
 
 

@@ -35,7 +35,9 @@ def sheet(pictures: Sequence[Picture], prompts: Sequence[str], columns: int) -> 
         axis.set_axis_off()
     for index, (axis, picture, prompt) in enumerate(zip(axes, pictures, prompts, strict=False)):
         axis.imshow(picture.image)
-        axis.set_title("\n".join(wrap(f"{index}: {prompt}", 28)), y=-0.02, va="top", fontsize=6)
+        axis.set_title(
+            "\n".join(wrap(f"{index}: {prompt}", 28)), y=-0.03, pad=0, va="top", fontsize=6
+        )
     return figure
 
 

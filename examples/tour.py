@@ -80,7 +80,7 @@ def _show(axis: Axes, picture: Image.Image, command: str, width: int = 40) -> No
     axis.imshow(picture)
     axis.set_axis_off()
     text = "\n".join(wrap(f"sdcli {command}", width))
-    axis.set_title(text, y=-0.02, va="top", fontsize=7, family="monospace")
+    axis.set_title(text, y=-0.03, pad=0, va="top", fontsize=7, family="monospace")
 
 
 def _row(files: Sequence[Path]) -> Image.Image:

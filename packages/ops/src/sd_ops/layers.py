@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sd_ops.cast_again import autocast_dtype, cast_convolution, cast_linear
 from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.int8 import int8_values
 from sd_ops.limits import limits
@@ -33,6 +34,8 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., O)."""
         weight = self.weight  # asked for once: one that is held as int8 is made anew each time
+        if self.fast and (dtype := autocast_dtype(x, weight)):
+            return cast_linear(x, weight, self.bias, dtype)
         if not self.fast or not _may(x, weight):
             return F.linear(x, weight, self.bias)
         num_tokens, learns = x.numel() // x.shape[-1], torch.is_grad_enabled()
@@ -56,6 +59,9 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, O, H', W')."""
         weight = self.weight  # as above
+        if self.fast and self._is_simple() and (dtype := autocast_dtype(x, weight)):
+            assert not isinstance(self.padding, str)
+            return cast_convolution(x, weight, self.bias, dtype, self.stride, self.padding)
         if not self.fast or not _may(x, weight):
             return self._plainly(x, weight)
         x, learns = x.contiguous(memory_format=torch.channels_last), torch.is_grad_enabled()
