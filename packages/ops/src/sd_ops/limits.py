@@ -19,8 +19,8 @@ Two AVX-512 cores of an AMD EPYC with bfloat16 products:
 One core of an Intel Xeon with AMX:
 
 - float32, of 140: `F.linear` and a 1x1 convolution are within each other's noise. 3x3 convolutions
-  100 to 135, by Winograd 287, 247 and 123 at 64 x 64, 32 x 32 and 16 x 16; at 8 x 8 82, as one
-  product 106.
+  100 to 135, by Winograd 287, 260 and 190 at 64 x 64, 32 x 32 and 16 x 16; at 12 x 12 91, as one
+  product 103, at 8 x 8 82 and 106.
 - bfloat16, of 1,300: `F.linear` 330 to 910; as a convolution 7 % more where 320 or 640 channels
   become as many, else 7 to 40 % less. 3x3 convolutions 1,190 and 980 at 64 x 64 and 32 x 32; 540
   and as one product 650 at 16 x 16, 322 and 654 at 12 x 12, 266 and 466 at 8 x 8. Attention in
@@ -83,7 +83,7 @@ _FLOAT32 = Limits(
 _TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
     {
         "amx": {
-            torch.float32: Limits(max_pixels=256, min_tiles=32, min_tiles_to_learn=64),
+            torch.float32: Limits(max_pixels=384, min_tiles=32, min_tiles_to_learn=64),
             torch.bfloat16: Limits(max_pixels=512, max_keys_to_learn=256, min_keys_to_learn=257),
         },
         "avx512_bf16": {
