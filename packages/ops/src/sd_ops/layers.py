@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sd_ops.cast_again import autocast_dtype, cast_convolution, cast_linear
 from sd_ops.convolutions import frozen_convolution, winograd_convolution
+from sd_ops.fused_bias import linear_fused, may_fuse_bias
 from sd_ops.int8 import int8_values
 from sd_ops.limits import limits
 from sd_ops.tokenwise import Tokenwise
@@ -40,6 +41,8 @@ class Linear(nn.Linear):
             return F.linear(x, weight, self.bias)
         num_tokens, learns = x.numel() // x.shape[-1], torch.is_grad_enabled()
         known = limits(x.dtype)
+        if num_tokens >= known.min_tokens_to_fuse and may_fuse_bias(self.bias):
+            return linear_fused(x, weight, self.bias)
         if num_tokens < (known.min_tokens_to_learn if learns else known.min_tokens):
             return F.linear(x, weight, self.bias)
         picture = x.reshape(1, 1, num_tokens, x.shape[-1]).permute(0, 3, 1, 2)

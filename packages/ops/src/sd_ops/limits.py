@@ -22,13 +22,14 @@ One core of an Intel Xeon with AMX:
   100 to 135, by Winograd 287, 260 and 190 at 64 x 64, 32 x 32 and 16 x 16; at 12 x 12 91, as one
   product 103, at 8 x 8 82 and 106.
 - bfloat16, of 1,300: `F.linear` 330 to 910; as a convolution 7 % more where 320 or 640 channels
-  become as many, else 7 to 40 % less. 3x3 convolutions 1,190 and 980 at 64 x 64 and 32 x 32; 540
-  and as one product 650 at 16 x 16, 322 and 654 at 12 x 12, 266 and 466 at 8 x 8. Attention in
-  torch's one kernel, which multiplies in tiles: 140 to 160 (width 40), 250 to 280 (80); by rows 60
-  and 160. Both ways, with gradients: 8 heads, 4096 x 4096 x 40 in 1,000 ms, with the backward by
-  products 870; 1024 x 1024 x 80 in 99 and 77; 256 x 256 x 160 in 13, by products both ways, which
-  keep the weights, 9; 4096 and 1024 queries of 77 keys in 48 and 18, so 30 and 10; 64 heads, 256 x
-  32 x 32 in 31, so 6.
+  become as many, else 7 to 40 % less; with the bias added within the product a seventh of all
+  linear layers' time less (1024 x 320 x 2560 6.2 to 4.4 ms, 8192 x 320 x 320 2.3 to 1.5). 3x3
+  convolutions 1,190 and 980 at 64 x 64 and 32 x 32; 540 and as one product 650 at 16 x 16, 322
+  and 654 at 12 x 12, 266 and 466 at 8 x 8. Attention in torch's one kernel, which multiplies in
+  tiles: 140 to 160 (width 40), 250 to 280 (80); by rows 60 and 160. Both ways, with gradients: 8
+  heads, 4096 x 4096 x 40 in 1,000 ms, with the backward by products 870; 1024 x 1024 x 80 in 99
+  and 77; 256 x 256 x 160 in 13, by products both ways, which keep the weights, 9; 4096 and 1024
+  queries of 77 keys in 48 and 18, so 30 and 10; 64 heads, 256 x 32 x 32 in 31, so 6.
 
 Other processors have no products of bfloat16, and nothing was measured on one: in float32 they are
 taken for the EPYC, whose limits hang on how many sums there are, and in bfloat16 all is torch's
@@ -59,6 +60,9 @@ class Limits:
     min_tokens_to_learn: int = NEVER
     """The same where gradients are wanted."""
 
+    min_tokens_to_fuse: int = NEVER
+    """Of a linear layer whose bias is added within its product."""
+
     max_pixels: int = 0
     """Of a 3x3 convolution as one product, all pictures' together."""
 
@@ -84,7 +88,12 @@ _TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
     {
         "amx": {
             torch.float32: Limits(max_pixels=384, min_tiles=32, min_tiles_to_learn=64),
-            torch.bfloat16: Limits(max_pixels=512, max_keys_to_learn=256, min_keys_to_learn=257),
+            torch.bfloat16: Limits(
+                min_tokens_to_fuse=64,
+                max_pixels=512,
+                max_keys_to_learn=256,
+                min_keys_to_learn=257,
+            ),
         },
         "avx512_bf16": {
             torch.float32: _FLOAT32,
