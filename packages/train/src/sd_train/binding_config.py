@@ -16,7 +16,13 @@ class TextBindConfig(Settings):
     `pointers` say how a thing stands to what was said before, such as "under", or how many there
     are: they stay as they are, and `pointed` of what they say goes into the thing's state, too.
     `skipped` are words that may stand before a thing and say nothing, such as "the". Every other
-    word ends what is carried on. `holdout` captions, evenly spaced, are kept for validation.
+    word ends what is carried on.
+
+    `details` are words of what a thing has, such as "scarf", each told with modifiers and skipped
+    words behind one of the `openers` ("with a blue scarf and one ear up"): a word is taught to be
+    what it is where no other detail is told. With `carried` 0 and `kept` 1 that is all.
+
+    `holdout` captions, evenly spaced, are kept for validation.
     """
 
     method: Literal["text_binding"] = "text_binding"
@@ -26,6 +32,8 @@ class TextBindConfig(Settings):
     modifiers: tuple[str, ...] = ()
     pointers: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+    openers: tuple[str, ...] = ("with", "and")
     carried: Annotated[float, Field(ge=0, le=2)] = 0.7
     pointed: Annotated[float, Field(ge=0, le=2)] = 0.5
     kept: Annotated[float, Field(ge=0, le=1)] = 0.3
@@ -34,6 +42,8 @@ class TextBindConfig(Settings):
 
     @model_validator(mode="after")
     def _says_something(self) -> "TextBindConfig":
-        if not self.modifiers and not self.pointers:
-            raise ValueError('modifiers and pointers are empty; name words, such as "red"')
+        if not self.modifiers and not self.pointers and not self.details:
+            raise ValueError('modifiers, pointers and details are empty; name words, such as "red"')
+        if self.details and not self.openers:
+            raise ValueError('details need openers; name words, such as "with"')
         return self

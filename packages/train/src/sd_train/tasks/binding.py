@@ -23,6 +23,7 @@ from sd_train.errors import TrainError
 from sd_train.precision import EXPORT_DTYPES, resolve_device
 from sd_train.reporter import Reporter, SilentReporter
 from sd_train.task import Batch, Validation
+from sd_train.tasks.details import DetailWords, excerpts
 
 _NUM_FOR_MEAN = 2048
 WordIds = tuple[Tensor, Tensor, Tensor]
@@ -74,6 +75,7 @@ class TextBindTask:
         self.encoder = parts.text_encoder.requires_grad_(True).train()
         self.teacher = copy.deepcopy(parts.text_encoder).requires_grad_(False).eval()
         self.device = next(self.encoder.parameters()).device
+        self.details = _detail_words(ids, parts.text_encoder.tokenizer, config)
         modifiers, pointers, skipped = (each.to(self.device) for each in ids)
         self.words = Words(
             modifiers=modifiers,
@@ -109,11 +111,19 @@ class TextBindTask:
         states = self.encoder.encode_tokens(token_ids).hidden_states.float()
         with torch.no_grad():
             plain = self.teacher.encode_tokens(token_ids).hidden_states.float()
-            wanted = moved(plain, token_ids, self.words, self.config)
+            wanted = moved(self._apart(token_ids, plain), token_ids, self.words, self.config)
         ends = (token_ids == self.encoder.tokenizer.eos_token_id).int()
         spoken = ends.cumsum(1) - ends == 0  # the first end included
         error, before = ((one - wanted).square()[spoken].mean() for one in (states, plain))
         return error, before
+
+    def _apart(self, token_ids: Tensor, states: Tensor) -> Tensor:
+        """Return the teacher's states (B, T, D) of each word without other details."""
+        if self.details is None:
+            return states
+        told = excerpts(token_ids, self.details, self.encoder.tokenizer.eos_token_id)
+        found: Tensor = self.teacher.encode_tokens(told.token_ids).hidden_states.float()
+        return found[told.row, told.place]
 
     @torch.no_grad()
     def _mean_state(self, ids: Tensor) -> Tensor:
@@ -172,6 +182,18 @@ def build_binding_task(config: TextBindConfig, reporter: Reporter | None = None)
     parts.text_encoder.to(resolve_device(config.trainer.device))
     modifiers, pointers, skipped = ids
     return TextBindTask(parts, source, (modifiers, pointers, skipped), config)
+
+
+def _detail_words(ids: WordIds, tokenizer: Tokenizer, config: TextBindConfig) -> DetailWords | None:
+    if not config.details:
+        return None
+    openers, details = (_ids(tokenizer, words) for words in (config.openers, config.details))
+    modifiers, _, skipped = ids
+    return DetailWords(
+        openers=frozenset(openers.tolist()),
+        details=frozenset(details.tolist()),
+        others=frozenset([*modifiers.tolist(), *skipped.tolist()]),
+    )
 
 
 def _ids(tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
