@@ -1,6 +1,7 @@
 """A text encoder is taught to keep what is said of a thing with the thing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,15 +158,16 @@ DOG, WITH, AND, PATCHES, SCARF, ON, RUG, GREEN, ONE, EAR, UP, BALL, END = range(
 DETAIL_WORDS = DetailWords(
     openers=frozenset([WITH, AND]),
     details=frozenset([PATCHES, SCARF, EAR, UP]),
-    others=frozenset([A, BLACK, GREEN, ONE]),
+    modifiers=frozenset([BLACK, GREEN]),
+    skipped=frozenset([A, ONE]),
 )
 
 
-def read_in(*caption: int) -> list[list[int]]:
+def read_in(*caption: int, words: DetailWords = DETAIL_WORDS) -> list[list[int]]:
     """Return for each word of a caption the words that it is read after, itself the last."""
     length = len(caption) + 3
     token_ids = torch.tensor([[*caption, *[END] * 3]])
-    told = excerpts(token_ids.repeat(2, 1), DETAIL_WORDS, END)
+    told = excerpts(token_ids.repeat(2, 1), words, END)
     assert told.token_ids.shape[1] == length
     rows, row, place = told.token_ids.tolist(), told.row.tolist()[1], told.place.tolist()[1]
     assert [rows[r][p] for r, p in zip(row, place, strict=True)] == token_ids[0].tolist()
@@ -181,6 +183,15 @@ def test_a_word_is_read_without_the_details_of_others() -> None:
     assert told[12] == [A, DOG, *details[2]]
     assert told[16] == [A, DOG, ON, A, BLACK, RUG]
     assert told[17] == [*caption, END], "what ends a caption has heard all of it"
+
+
+def test_apart_a_thing_is_read_without_the_modifiers_of_others() -> None:
+    words = replace(DETAIL_WORDS, apart=True)
+    told = read_in(A, BLACK, DOG, WITH, A, GREEN, SCARF, ON, A, BLACK, GREEN, RUG, ON, words=words)
+    assert told[2] == [A, BLACK, DOG]
+    assert told[6] == [A, DOG, WITH, A, GREEN, SCARF]
+    assert told[11] == [A, DOG, ON, A, BLACK, GREEN, RUG]
+    assert told[12] == [A, DOG, ON, A, RUG, ON]
 
 
 def test_another_thing_is_no_detail() -> None:

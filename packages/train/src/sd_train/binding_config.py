@@ -20,7 +20,8 @@ class TextBindConfig(Settings):
 
     `details` are words of what a thing has, such as "scarf", each told with modifiers and skipped
     words behind one of the `openers` ("with a blue scarf and one ear up"): a word is taught to be
-    what it is where no other detail is told. With `carried` 0 and `kept` 1 that is all.
+    what it is where no other detail is told and, with `apart`, where the things before it have no
+    modifiers. With `carried` 0 and `kept` 1 that is all.
 
     `holdout` captions, evenly spaced, are kept for validation.
     """
@@ -34,6 +35,7 @@ class TextBindConfig(Settings):
     skipped: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     openers: tuple[str, ...] = ("with", "and")
+    apart: bool = False
     carried: Annotated[float, Field(ge=0, le=2)] = 0.7
     pointed: Annotated[float, Field(ge=0, le=2)] = 0.5
     kept: Annotated[float, Field(ge=0, le=1)] = 0.3
@@ -42,6 +44,8 @@ class TextBindConfig(Settings):
 
     @model_validator(mode="after")
     def _says_something(self) -> "TextBindConfig":
+        if self.apart and not self.modifiers:
+            raise ValueError('apart needs modifiers; name words, such as "red"')
         if not self.modifiers and not self.pointers and not self.details:
             raise ValueError('modifiers, pointers and details are empty; name words, such as "red"')
         if self.details and not self.openers:

@@ -185,14 +185,16 @@ def build_binding_task(config: TextBindConfig, reporter: Reporter | None = None)
 
 
 def _detail_words(ids: WordIds, tokenizer: Tokenizer, config: TextBindConfig) -> DetailWords | None:
-    if not config.details:
+    if not config.details and not config.apart:
         return None
     openers, details = (_ids(tokenizer, words) for words in (config.openers, config.details))
     modifiers, _, skipped = ids
     return DetailWords(
         openers=frozenset(openers.tolist()),
         details=frozenset(details.tolist()),
-        others=frozenset([*modifiers.tolist(), *skipped.tolist()]),
+        modifiers=frozenset(modifiers.tolist()),
+        skipped=frozenset(skipped.tolist()),
+        apart=config.apart,
     )
 
 

@@ -14,11 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetailWords:
-    """Ids of words: what opens a detail, what it is of, and what may stand in it besides."""
+    """Ids of words: what opens a detail, what it is of, and what may stand before either."""
 
     openers: frozenset[int]
     details: frozenset[int]
-    others: frozenset[int]
+    modifiers: frozenset[int]
+    skipped: frozenset[int]
+    apart: bool = False
+    """Whether the modifiers of things that were named before are left out, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,29 +36,26 @@ class Excerpts:
 def excerpts(token_ids: Tensor, words: DetailWords, end: int) -> Excerpts:
     """Shorten captions (B, T) for each of their words; `end` is what they end and are filled with.
 
-    A word of a detail is read in the caption up to there without the other details, any other word
-    in one without all of them. The end itself is read in the whole caption.
+    A word is read without the details that were told before it, but for the one that it is in. The
+    end itself is read in the whole caption.
     """
     length = token_ids.shape[1]
     rows: list[list[int]] = []
     which: list[list[int]] = []
     where: list[list[int]] = []
     for ids in token_ids.tolist():
-        spans = _spans(ids, words)
-        inside = {place for span in spans for place in span}
-        rest = [place for place in range(length) if place not in inside]
-        kept = [rest] + [[*(p for p in rest if p < span[0]), *span] for span in spans]
-        number = {place: index + 1 for index, span in enumerate(spans) for place in span}
-        stop = ids.index(end)
-        row = [len(rows) + 1 + number.get(place, 0) for place in range(length)]
-        place = [kept[number.get(place, 0)].index(place) for place in range(length)]
-        for after in range(stop, length):
-            row[after], place[after] = len(rows), after
-        which.append(row)
-        where.append(place)
-        for places in (range(length), *kept):
-            told = [ids[each] for each in places]
-            rows.append(told + [end] * (length - len(told)))
+        row_of: dict[frozenset[int], int] = {}
+        row, place = [], []
+        for at, left_out in enumerate(_left_out(ids[: ids.index(end)], words)):
+            if left_out not in row_of:
+                row_of[left_out] = len(rows)
+                told = [each for number, each in enumerate(ids) if number not in left_out]
+                rows.append(told + [end] * len(left_out))
+            row.append(row_of[left_out])
+            place.append(at - len(left_out))
+        which.append(row + [len(rows)] * (length - len(row)))
+        where.append(place + list(range(len(place), length)))
+        rows.append(ids)
     return Excerpts(
         token_ids=torch.tensor(rows, device=token_ids.device),
         row=torch.tensor(which, device=token_ids.device),
@@ -63,18 +63,32 @@ def excerpts(token_ids: Tensor, words: DetailWords, end: int) -> Excerpts:
     )
 
 
-def _spans(ids: list[int], words: DetailWords) -> list[range]:
-    """Return where a caption's details stand: an opener and what follows up to its last word."""
-    spans, at = [], 0
-    while at < len(ids):
-        last = 0
-        if ids[at] in words.openers:
-            after = at + 1
-            while after < len(ids) and ids[after] in words.details | words.others:
-                if ids[after] in words.details:
-                    last = after
-                after += 1
-        if last:
-            spans.append(range(at, last + 1))
-        at = max(at, last) + 1
-    return spans
+def _left_out(ids: list[int], words: DetailWords) -> list[frozenset[int]]:
+    """Return for each word of a caption which places before it are left out."""
+    others, found = frozenset[int](), []
+    mine: frozenset[int] = frozenset()
+    modifying: list[int] = []
+    for at, each in enumerate(ids):
+        if at not in mine:
+            others |= mine
+            mine = _detail(ids, at, words)
+        found.append(others)
+        if each in words.modifiers:
+            modifying.append(at)
+        elif each not in words.skipped:
+            if words.apart:
+                others |= frozenset(modifying)
+            modifying.clear()
+    return found
+
+
+def _detail(ids: list[int], at: int, words: DetailWords) -> frozenset[int]:
+    """Return the places of the detail that begins at one: an opener and up to its last word."""
+    if ids[at] not in words.openers:
+        return frozenset()
+    last, after = 0, at + 1
+    while after < len(ids) and ids[after] in words.details | words.modifiers | words.skipped:
+        if ids[after] in words.details:
+            last = after
+        after += 1
+    return frozenset(range(at, last + 1))
