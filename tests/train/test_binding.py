@@ -205,7 +205,7 @@ def test_another_thing_is_no_detail() -> None:
 def test_what_other_details_say_leaves_a_things_word(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
-    # The tiny model's words stand for others: "a cat and (a) black mat under a tree".
+    # The tiny model has no word for scarves: its cat's detail is "on a black mat".
     config = settings(
         model, data, modifiers=["black", "night"], carried=0.0, kept=1.0, skipped=["a"],
         details=["mat"], openers=["on"],
@@ -223,6 +223,15 @@ def test_what_other_details_say_leaves_a_things_word(
         assert by_detail() < 0.5 * before
 
 
-def test_details_need_what_opens_them(model: Path, data: Path) -> None:
-    with pytest.raises(TrainError, match="details need openers"):
-        settings(model, data, details=["mat"], openers=[])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"details": ["mat"], "openers": []}, "details need openers"),
+        ({"modifiers": [], "pointers": ["under"], "apart": True}, "apart needs modifiers"),
+    ],
+)
+def test_what_is_told_apart_has_words(
+    model: Path, data: Path, values: dict[str, object], words: str
+) -> None:
+    with pytest.raises(TrainError, match=words):
+        settings(model, data, **values)

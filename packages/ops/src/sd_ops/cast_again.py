@@ -51,7 +51,7 @@ def cast_convolution(
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        ctx.save_for_backward(x, weight)
         return F.linear(x, weight.to(x.dtype), _cast(bias, x.dtype))
 
     @staticmethod

@@ -7,6 +7,9 @@ from torch import Tensor
 
 __all__ = ["linear_fused", "may_fuse_bias"]
 
+# What torch.compile puts in a linear layer's place; not every build has it.
+_PRODUCT: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
 
 def may_fuse_bias(bias: Tensor | None) -> bool:
     """Tell whether there is a bias, no gradient is wanted, and this torch offers what it takes."""
@@ -26,11 +29,3 @@ def linear_fused(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     assert _PRODUCT is not None
     out: Tensor = _PRODUCT(x, weight, bias, "none", [], "")
     return out
-
-
-def _product() -> Any:
-    # What torch.compile puts in a linear layer's place; not every build has it.
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-_PRODUCT = _product()

@@ -62,7 +62,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, O, H', W')."""
         weight = self.weight  # as above
-        if self.fast and self._is_simple() and (dtype := autocast_dtype(x, weight)):
+        if self.fast and (dtype := autocast_dtype(x, weight)) and self._is_simple():
             assert not isinstance(self.padding, str)
             return cast_convolution(x, weight, self.bias, dtype, self.stride, self.padding)
         if not self.fast or not _may(x, weight):

@@ -17,9 +17,9 @@ __all__ = ["conv_winograd", "num_tiles", "winograd_weight_gradient"]
 
 _OUT, _IN = 4, 6  # pixels of a tile's side, given and seen
 _PLACES = _IN * _IN
-# Numbers that are held at once, so that what is between the transforms stays in or near the cache.
 # For so few the kernel's rows are the products' rows: 32 x 1280 x 86 at 121 GFLOP/s in place of 85.
 _FEW_TILES = 64
+# Numbers that are held at once, so that what is between the transforms stays in or near the cache.
 _MAX_GATHERED, _MAX_SEEN, _MAX_KERNEL = 2**21, 2**24, 2**22
 
 # The polynomials' points are 0, 1, -1, 2, -2 and infinity.

@@ -86,8 +86,9 @@ def _detail(ids: list[int], at: int, words: DetailWords) -> frozenset[int]:
     """Return the places of the detail that begins at one: an opener and up to its last word."""
     if ids[at] not in words.openers:
         return frozenset()
+    within = words.details | words.modifiers | words.skipped
     last, after = 0, at + 1
-    while after < len(ids) and ids[after] in words.details | words.modifiers | words.skipped:
+    while after < len(ids) and ids[after] in within:
         if ids[after] in words.details:
             last = after
         after += 1
