@@ -20,7 +20,7 @@ from sd_pipeline.image_encoder import load_image_encoder, save_image_encoder
 from sd_pipeline.images import extended, read_image, to_images, to_pixels
 from sd_pipeline.info import ModelInfo, PartInfo, inspect_model, sha256, weight_file
 from sd_pipeline.metadata import Metadata, parse_parameters, read_metadata
-from sd_pipeline.mixing import mix_models
+from sd_pipeline.mixing import NETWORKS, mix_models
 from sd_pipeline.model import Model, Part, TextPart
 from sd_pipeline.openvino_import import load_openvino
 from sd_pipeline.openvino_unet import OpenVINOUNet
@@ -62,6 +62,7 @@ __all__ = [
     "DTYPES",
     "ENGINES",
     "FAMILIES",
+    "NETWORKS",
     "AdapterShelf",
     "AdapterUse",
     "Blend",

@@ -1,26 +1,38 @@
 """One model between two of the same architecture."""
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
 from sd_pipeline.errors import PipelineError
 from sd_pipeline.parts import Parts
 
+NETWORKS = ("unet", "vae", "text_encoder")
+
 
 @torch.no_grad()
-def mix_models(first: Parts, second: Parts, share: float = 0.5) -> None:
+def mix_models(
+    first: Parts, second: Parts, share: float = 0.5, only: Collection[str] = NETWORKS
+) -> None:
     """Move the weights of `first` towards those of `second`: w1 + share * (w2 - w1), in place.
+
+    Those of the networks named in `only`, of "unet", "vae" and "text_encoder"; others stay.
 
     Of two that were learnt on from the same weights the middle is often better than either
     (Wortsman et al., "Model soups", arXiv:2203.05482). Where weights are equal they stay as they
-    are, to the bit. Raises PipelineError, and changes nothing, for a `share` outside [0, 1] and for
-    models whose weights differ in name or shape.
+    are, to the bit. Raises PipelineError, and changes nothing, for a `share` outside [0, 1], for
+    another name, and for models whose weights differ in name or shape.
     """
     if not 0 <= share <= 1:
         raise PipelineError(f"a share of {share} of the second model is none; choose 0 to 1")
+    for name in only:
+        if name not in NETWORKS:
+            raise PipelineError(f"there is no network {name!r}; choose {', '.join(NETWORKS)}")
     if len(first.networks) != len(second.networks):
         raise PipelineError("one model has a text encoder and the other none; mix two of a kind")
-    pairs = list(zip(first.networks, second.networks, strict=True))
+    named = zip(NETWORKS, first.networks, second.networks, strict=False)
+    pairs = [(one, other) for name, one, other in named if name in only]
     for one, other in pairs:
         _require_alike(one, other)
     for one, other in pairs:

@@ -20,6 +20,10 @@ def mix(
     share: Annotated[
         float, typer.Option(help="How much of OTHER there is in it: 0 is MODEL, 1 is OTHER.")
     ] = 0.5,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A network to mix: unet, vae or text_encoder; others are MODEL's."),
+    ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="fp32, fp16 or bf16.")] = "fp16",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace FOLDER if it exists.")
@@ -37,10 +41,16 @@ def mix(
     paths = [locate_model(name) for name in (model, other)]
     if folder.resolve() in [path.resolve() for path in paths]:
         raise CommandError(f"{folder} is one of the models itself; name another place")
-    from sd_pipeline import DTYPES, load_model, mix_models, save_model
+    from sd_pipeline import DTYPES, NETWORKS, load_model, mix_models, save_model
 
     first, second = (load_model(path) for path in paths)
-    mix_models(first, second, share)
+    mix_models(first, second, share, only or NETWORKS)
     save_model(folder, first, dtype=DTYPES[dtype])
-    document = {"folder": folder, "models": [model, other], "share": share, "dtype": dtype}
+    document = {
+        "folder": folder,
+        "models": [model, other],
+        "share": share,
+        "only": only,
+        "dtype": dtype,
+    }
     show(f"{folder}: {1 - share:g} of {model}, {share:g} of {other}", document, as_json=json)
