@@ -166,12 +166,24 @@ class LoraTrainConfig(PriorConfig):
     lora: LoraSettings = LoraSettings()
 
 
+class DescribedSettings(Settings):
+    """Words to describe a subject by: at most one of the adjectives, and one of each of details."""
+
+    adjectives: tuple[str, ...] = ()
+    details: tuple[tuple[str, ...], ...] = ()
+
+    def words(self) -> list[str]:
+        """List all that is offered."""
+        return [*self.adjectives, *(word for each in self.details for word in each)]
+
+
 class TextualInversionConfig(FinetuneConfig):
     """A run of `textual-inversion`: vectors for a `placeholder` that begin as those of `initial`.
 
     `templates` "object" and "style" put the placeholder into sentences of that kind; with
     "captions" it takes the place of the initial word, or of the noun, in the pictures' own
-    captions. An empty `initial` is the noun, and an empty placeholder "my-" and that. `num_vectors`
+    captions. An empty `initial` is the noun, with those words of `described` that the model finds
+    to fit the pictures, and an empty placeholder "my-" and the noun. `num_vectors`
     0 is as many as the initial word has, which may be several words. Of more than that the rest
     begin as that word over again, or with `filler` "end" as what ends a prompt, which says nothing,
     in front of it. Programs call an embedding as its file is called, which is the placeholder
@@ -182,6 +194,7 @@ class TextualInversionConfig(FinetuneConfig):
     method: Literal["textual_inversion"] = "textual_inversion"
     placeholder: str = ""
     initial: str = ""
+    described: DescribedSettings = DescribedSettings()
     num_vectors: Count = 0
     filler: Literal["initial", "end"] = "initial"
     templates: Literal["object", "style", "captions"] = "object"

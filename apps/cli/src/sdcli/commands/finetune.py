@@ -81,7 +81,8 @@ def textual_inversion(
         typer.Option(
             "--initial-word",
             help="A word that it begins as, or several that describe it in words that the model "
-            "knows [initial]. [default: the noun]",
+            "knows [initial]. [default: the noun, described where `described` has words for it, as "
+            "the embedded model's preset has]",
         ),
     ] = None,
     vectors: Annotated[

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sd_adapters import Embedding, Origin, TextualInversion, save_embedding
 from sd_textenc import TextEncoder, TextTower
 from sd_train.data import PictureFolder
+from sd_train.describing import describe_subject
 from sd_train.errors import TrainError
 from sd_train.finetune_base import Base, open_base, open_pictures
 from sd_train.finetune_config import TextualInversionConfig
@@ -82,10 +83,9 @@ def build_textual_inversion_task(
     folder = open_pictures(config, reporter)
     noun = config.noun or noun_of(folder, encoder)
     placeholder = config.placeholder or f"my-{noun or 'subject'}"
+    config = config.model_copy(update={"noun": noun, "placeholder": placeholder})
     update = {
-        "noun": noun,
-        "placeholder": placeholder,
-        "initial": config.initial or noun or "a",
+        "initial": config.initial or _described(base.with_config(config), folder) or "a",
         "name": config.name or re.sub(r"[^\w-]+", "", placeholder) or "embedding",
     }
     config = config.model_copy(update=update)
@@ -94,6 +94,23 @@ def build_textual_inversion_task(
     texts = _texts(folder, config, encoder)
     base = base.with_config(config)
     return TextualInversionTask(base, base.source(folder, texts, live=True), inversions)
+
+
+def _described(base: Base[TextualInversionConfig], folder: PictureFolder) -> str:
+    """Return the noun, with words that fit where there are some to choose from."""
+    config, words = base.config, base.config.described.words()
+    if not config.noun or not words:
+        return config.noun
+    if unknown := base.parts.text.check(" ".join(words)).unknown:
+        raise TrainError(
+            f"described has {unknown[0]!r}, which is no word that the model knows; leave it out"
+        )
+
+    def captions(text: str) -> list[str]:
+        named = [_named(own_caption(entry), config) for entry in folder.entries]
+        return [caption.replace(config.placeholder, text) for caption in named]
+
+    return describe_subject(base, folder, captions)
 
 
 def _new_words(
