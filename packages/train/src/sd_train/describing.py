@@ -13,6 +13,7 @@ from torch import Tensor
 from sd_train.data import PictureFolder
 from sd_train.finetune_base import Base
 from sd_train.finetune_config import TextualInversionConfig
+from sd_train.precision import autocast
 from sd_train.reporter import SilentReporter
 from sd_train.tasks.denoising import Denoising
 
@@ -42,7 +43,8 @@ def describe_subject(
         if text not in known:
             source = quiet.source(folder, [[each] for each in captions(text)], live=True)
             batches, repeats = source.fixed_batches(places), max(1, _LOOKS // len(places))
-            known[text] = denoising.held_out_losses(batches, chunk=_CHUNK, repeats=repeats)[1]
+            with autocast(config.trainer.precision, base.device):
+                known[text] = denoising.held_out_losses(batches, chunk=_CHUNK, repeats=repeats)[1]
         return known[text]
 
     choices = (config.described.adjectives, *config.described.details)

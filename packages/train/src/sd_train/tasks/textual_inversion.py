@@ -107,8 +107,10 @@ def _described(base: Base[TextualInversionConfig], folder: PictureFolder) -> str
         )
 
     def captions(text: str) -> list[str]:
-        named = [_named(own_caption(entry), config) for entry in folder.entries]
-        return [caption.replace(config.placeholder, text) for caption in named]
+        said = [_named(own_caption(entry), config) for entry in folder.entries]
+        if text[0] in "aeiou":
+            said = [each.replace(f"a {config.placeholder}", f"an {text}") for each in said]
+        return [each.replace(config.placeholder, text) for each in said]
 
     return describe_subject(base, folder, captions)
 
