@@ -28,7 +28,7 @@ def test_a_model_mixed_with_itself_is_that_model(
 def test_a_share_that_is_none_and_a_type_that_is_none_are_one_line(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for wrong in (["--share", "2"], ["--dtype", "fp8"]):
+    for wrong in (["--share", "2"], ["--dtype", "fp8"], ["--only", "clip"]):
         arguments = ["mix", str(tiny_model), str(tiny_model), str(tmp_path / "mixed"), *wrong]
         assert run(arguments) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1

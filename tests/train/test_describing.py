@@ -1,12 +1,10 @@
 """A description is found by which words a model denoises the pictures best with."""
 
-import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from sd_scenes import draw_scene, draw_subject, model_folder
+from sd_scenes import draw_scene, model_folder, write_folder
 from sd_train import TextualInversionConfig, TrainError
 from sd_train.describing import described
 from sd_train.finetune_presets import finetune_config
@@ -14,16 +12,6 @@ from sd_train.tasks.textual_inversion import build_textual_inversion_task
 from tests.train.toy import Recorder
 
 SCARVES = ("a red scarf", "a green scarf")
-
-
-def write(folder: Path, pictures: list[tuple[Image.Image, str]]) -> Path:
-    folder.mkdir()
-    lines = []
-    for i, (picture, caption) in enumerate(pictures):
-        picture.save(folder / f"{i}.png")
-        lines.append(json.dumps({"file_name": f"{i}.png", "text": caption}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return folder
 
 
 def found(pictures: Path, run: Path, **offered: object) -> tuple[str, list[str]]:
@@ -54,7 +42,8 @@ def test_words_are_put_in_front_and_behind(words: list[str], text: str) -> None:
 
 
 def test_a_subject_is_described_as_it_looks(tmp_path: Path) -> None:
-    pictures = write(tmp_path / "rex", [draw_subject("rex", i) for i in range(3)])
+    pictures = tmp_path / "rex"
+    write_folder(pictures, 3, subject="rex")
     offered = {"adjectives": (), "details": (SCARVES, ("one ear up",))}
     text, messages = found(pictures, tmp_path / "run", **offered)
     assert text == "dog with a green scarf and one ear up"
@@ -62,13 +51,15 @@ def test_a_subject_is_described_as_it_looks(tmp_path: Path) -> None:
 
 
 def test_words_that_the_model_does_not_know_are_told(tmp_path: Path) -> None:
-    pictures = write(tmp_path / "rex", [draw_subject("rex", 0)])
+    pictures = tmp_path / "rex"
+    write_folder(pictures, 1, subject="rex")
     with pytest.raises(TrainError, match="described has 'tartan', which is no word that the model"):
         found(pictures, tmp_path / "run", adjectives=("white", "tartan"))
 
 
 def test_the_embedded_models_preset_describes_what_has_no_initial_word(tmp_path: Path) -> None:
-    pictures = write(tmp_path / "rex", [draw_subject("rex", 0)])
+    pictures = tmp_path / "rex"
+    write_folder(pictures, 1, subject="rex")
     values = {"model": str(model_folder()), "data": {"folder": str(pictures)}}
     for more, begins in (({}, True), ({"initial": "dog"}, False), ({"num_vectors": 4}, False)):
         config = finetune_config(TextualInversionConfig, {**values, **more}, origin="the test")
@@ -79,6 +70,9 @@ def test_the_embedded_models_preset_describes_what_has_no_initial_word(tmp_path:
 def test_what_a_subject_has_not_is_not_said(tmp_path: Path) -> None:
     picture, caption = draw_scene(5, 80)
     assert caption == "an orange cat at sunset"
-    pictures = write(tmp_path / "cat", [(picture, "a cat at sunset")])
+    pictures = tmp_path / "cat"
+    pictures.mkdir()
+    picture.save(pictures / "0.png")
+    (pictures / "0.txt").write_text("a cat at sunset")
     offered = {"adjectives": ("black", "orange"), "details": (SCARVES,)}
     assert found(pictures, tmp_path / "run", **offered)[0] == "orange cat"

@@ -17,7 +17,7 @@ def mix_models(
 ) -> None:
     """Move the weights of `first` towards those of `second`: w1 + share * (w2 - w1), in place.
 
-    Those of the networks named in `only`, of "unet", "vae" and "text_encoder"; others stay.
+    Those of the networks that `only` names, as `Parts` does; others stay.
 
     Of two that were learnt on from the same weights the middle is often better than either
     (Wortsman et al., "Model soups", arXiv:2203.05482). Where weights are equal they stay as they
@@ -29,10 +29,10 @@ def mix_models(
     for name in only:
         if name not in NETWORKS:
             raise PipelineError(f"there is no network {name!r}; choose {', '.join(NETWORKS)}")
-    if len(first.networks) != len(second.networks):
+    if "text_encoder" in only and (first.text_encoder is None) != (second.text_encoder is None):
         raise PipelineError("one model has a text encoder and the other none; mix two of a kind")
-    named = zip(NETWORKS, first.networks, second.networks, strict=False)
-    pairs = [(one, other) for name, one, other in named if name in only]
+    both = [(getattr(first, name), getattr(second, name)) for name in only]
+    pairs = [(one, other) for one, other in both if one is not None]
     for one, other in pairs:
         _require_alike(one, other)
     for one, other in pairs:

@@ -1,7 +1,6 @@
 """Settings that suit a model and 3 to 20 pictures, for whoever leaves them open."""
 
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -9,7 +8,7 @@ import torch
 from sd_pipeline import Model, locate, open_model
 from sd_train.data_check import find_pictures
 from sd_train.errors import TrainError
-from sd_train.finetune_config import FinetuneConfig
+from sd_train.finetune_config import DescribedSettings, FinetuneConfig
 from sd_train.precision import resolve_device
 from sd_train.settings import parse_config
 
@@ -158,9 +157,8 @@ def _describes(model: Model, values: Mapping[str, Any]) -> bool:
         return False
     if initial := str(values.get("initial", "")):
         return len(initial.split()) > 1
-    offered = _INVERSION["described"]["described"]
-    words = " ".join((*offered["adjectives"], *chain(*offered["details"])))
-    return not model.texts[0].tokenizer.check(words).unknown
+    offered = DescribedSettings.model_validate(_INVERSION["described"]["described"])
+    return not model.texts[0].tokenizer.check(" ".join(offered.words())).unknown
 
 
 def _common(model: Model, values: Mapping[str, Any]) -> Values:

@@ -53,4 +53,6 @@ def mix(
         "only": only,
         "dtype": dtype,
     }
-    show(f"{folder}: {1 - share:g} of {model}, {share:g} of {other}", document, as_json=json)
+    mixed = f"; {' and '.join(only)} alone" if only else ""
+    text = f"{folder}: {1 - share:g} of {model}, {share:g} of {other}{mixed}"
+    show(text, document, as_json=json)
