@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sd_ops import Conv2d, Linear, attention, use_fast_paths
 from sd_ops.limits import PROCESSORS
-from sd_ops.opaque import opaque_by_rows, opaque_unfolded, opaque_winograd
+from sd_ops.opaque import opaque_attention, opaque_unfolded, opaque_winograd
 
 LIMITS = importlib.import_module("sd_ops.limits")
 HALVES = torch.bfloat16
@@ -21,7 +21,7 @@ def randn(*shape: int) -> Tensor:
 @pytest.mark.parametrize(
     ("operation", "given"),
     [
-        (opaque_by_rows, (randn(2, 3, 9, 8), randn(2, 3, 7, 8), randn(2, 3, 7, 5))),
+        (opaque_attention, (randn(2, 3, 9, 8), randn(2, 3, 7, 8), randn(2, 3, 7, 5))),
         (opaque_unfolded, (randn(2, 4, 9, 7), randn(5, 4, 3, 3), randn(5), [2, 2], 1)),
         (opaque_unfolded, (randn(2, 4, 9, 7), randn(5, 4, 3, 3), None, [1, 1], 0)),
         (opaque_winograd, (randn(2, 4, 9, 7), randn(5, 4, 3, 3), randn(5), 1)),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sd_ops.attention_backward import attention_by_products_backward
 from sd_ops.limits import limits
+from sd_ops.native.attention import attend, attend_and_learn, may_attend
 
 __all__ = ["ATTENTION_BACKENDS", "AttentionUnavailable", "attention", "resolve_backend"]
 
@@ -106,24 +107,37 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _best_on_this_processor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend by torch's own or, where that is slower, by plain products (see `sd_ops.limits`)."""
+    """Attend by the path that `sd_ops.limits` tells: our kernel, torch's own or plain products."""
     if q.device.type != "cpu" or not q.dtype == k.dtype == v.dtype:
         return _sdpa(q, k, v)
-    known, num_keys = limits(q.dtype), k.shape[2]
+    known, num_queries, num_keys = limits(q.dtype), q.shape[2], k.shape[2]
     if not _wants_grad(q, k, v):
-        if min(q.shape[2], num_keys) < known.min_rows:
+        if num_queries < known.min_queries and min(num_queries, num_keys) < known.min_rows:
             return _sdpa(q, k, v)
         if torch.compiler.is_compiling():
-            from sd_ops.opaque import opaque_by_rows
+            from sd_ops.opaque import opaque_attention
 
-            out: Tensor = opaque_by_rows(q, k, v)
+            out: Tensor = opaque_attention(q, k, v)
             return out
-        return by_rows(q, k, v)
+        return without_gradients(q, k, v)
+    # A compiler would write a loop out, head by head, and cannot look into a kernel.
+    compiling = torch.compiler.is_compiling()
+    if num_queries >= known.min_queries_to_learn and not compiling and may_attend(q, k, v):
+        return attend_and_learn(q, k, v)
     if num_keys <= known.max_keys_to_learn:
         return _chunked(q, k, v)
-    # A compiler would write a loop out, head by head.
-    if num_keys >= known.min_keys_to_learn and not torch.compiler.is_compiling():
+    if num_keys >= known.min_keys_to_learn and not compiling:
         return attention_by_products_backward(q, k, v)
+    return _sdpa(q, k, v)
+
+
+def without_gradients(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend on this processor by the best path there is when nothing is learnt."""
+    known, num_queries, num_keys = limits(q.dtype), q.shape[2], k.shape[2]
+    if num_queries >= known.min_queries and may_attend(q, k, v):
+        return attend(q, k, v)
+    if min(num_queries, num_keys) >= known.min_rows:
+        return by_rows(q, k, v)
     return _sdpa(q, k, v)
 
 

@@ -66,6 +66,12 @@ class Limits:
     max_pixels: int = 0
     """Of a 3x3 convolution as one product, all pictures' together."""
 
+    min_queries: int = NEVER
+    """For attention by our own kernel, where there is one (`sd_ops.native`)."""
+
+    min_queries_to_learn: int = NEVER
+    """The same both ways, where gradients are wanted."""
+
     min_rows: int = NEVER
     """Of queries and of keys, for attention by plain products."""
 
@@ -82,15 +88,24 @@ class Limits:
 
 
 _FLOAT32 = Limits(
-    min_tokens=64, min_tokens_to_learn=256, max_pixels=256, min_tiles=32, min_tiles_to_learn=64
+    min_tokens=64,
+    min_tokens_to_learn=256,
+    max_pixels=256,
+    min_queries=1024,
+    min_tiles=32,
+    min_tiles_to_learn=64,
 )
 _TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
     {
         "amx": {
-            torch.float32: Limits(max_pixels=384, min_tiles=32, min_tiles_to_learn=64),
+            torch.float32: Limits(
+                max_pixels=384, min_queries=1024, min_tiles=32, min_tiles_to_learn=64
+            ),
             torch.bfloat16: Limits(
                 min_tokens_to_fuse=64,
                 max_pixels=512,
+                min_queries=256,
+                min_queries_to_learn=64,
                 max_keys_to_learn=256,
                 min_keys_to_learn=257,
             ),
@@ -98,7 +113,12 @@ _TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
         "avx512_bf16": {
             torch.float32: _FLOAT32,
             torch.bfloat16: Limits(
-                min_tokens=2048, max_pixels=256, min_rows=1024, max_keys_to_learn=256
+                min_tokens=2048,
+                max_pixels=256,
+                min_queries=256,
+                min_queries_to_learn=64,
+                min_rows=1024,
+                max_keys_to_learn=256,
             ),
         },
         "other": {torch.float32: _FLOAT32},

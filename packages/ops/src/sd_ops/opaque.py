@@ -7,17 +7,17 @@ and only then: making an operation known to torch takes milliseconds.
 import torch
 from torch import Tensor
 
-from sd_ops.attention import by_rows
+from sd_ops.attention import without_gradients
 from sd_ops.unfolded import conv_unfolded
 from sd_ops.winograd import conv_winograd
 
-__all__ = ["opaque_by_rows", "opaque_unfolded", "opaque_winograd"]
+__all__ = ["opaque_attention", "opaque_unfolded", "opaque_winograd"]
 
 
-@torch.library.custom_op("sd_ops::by_rows", mutates_args=())
-def opaque_by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend as `attention` does by rows, (B, H, Tq, D)."""
-    return by_rows(q, k, v)
+@torch.library.custom_op("sd_ops::attention", mutates_args=())
+def opaque_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend (B, H, Tq, D) as `attention` does on this processor."""
+    return _heads_side_by_side(without_gradients(q, k, v))
 
 
 @torch.library.custom_op("sd_ops::unfolded", mutates_args=())
@@ -34,9 +34,9 @@ def opaque_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
     return conv_winograd(x, weight, bias, padding)
 
 
-@opaque_by_rows.register_fake
+@opaque_attention.register_fake
 def _(q: Tensor, _k: Tensor, v: Tensor) -> Tensor:
-    return v.new_empty(*q.shape[:3], v.shape[-1])
+    return _heads_side_by_side(v.new_empty(*q.shape[:3], v.shape[-1]))
 
 
 @opaque_unfolded.register_fake
@@ -55,3 +55,8 @@ def _as_convolved(x: Tensor, weight: Tensor, stride: list[int], padding: int) ->
         for side, size, step in zip(x.shape[2:], weight.shape[2:], stride, strict=True)
     )
     return x.new_empty(len(x), height, width, len(weight)).permute(0, 3, 1, 2)
+
+
+def _heads_side_by_side(x: Tensor) -> Tensor:
+    # A compiler relies on the strides that it was told, and paths differ in theirs.
+    return x.transpose(1, 2).contiguous().transpose(1, 2)

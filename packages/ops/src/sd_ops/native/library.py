@@ -1,0 +1,114 @@
+"""C of this package as libraries for this processor: compiled once, and kept in the user's cache.
+
+A source is compiled with `-march=native` by the C compiler that `CC` names, or `cc`, `gcc` or
+`clang`, in a second or two. The library lies in `$XDG_CACHE_HOME/sd-ops` (`~/.cache/sd-ops`) under
+a name that stands for the source, the processor and the type, and for its own bytes; nothing else
+is written there, and it may be deleted. `SD_OPS_NATIVE=0` in the environment does without.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+__all__ = ["library", "why_not_native"]
+
+_HERE = Path(__file__).parent
+_COMPILERS = ("cc", "gcc", "clang")
+_FLAGS = ("-O3", "-march=native", "-fPIC", "-fopenmp", "-ffp-contract=fast", "-w")
+_PATIENCE = 120  # seconds
+
+
+def why_not_native(dtype: torch.dtype) -> str | None:
+    """Tell why kernels of ``dtype`` cannot be had here, None where they can."""
+    found = library("attention", dtype)
+    return found if isinstance(found, str) else None
+
+
+@cache
+def library(name: str, dtype: torch.dtype, *, tiles: bool = True) -> ctypes.CDLL | str:
+    """Return the kernels of ``name``.c for a type, or a line that says why there are none.
+
+    The first call on a machine compiles them. ``tiles`` may be told not to be used.
+    """
+    if reason := _why_not_here(dtype):
+        return reason
+    source = _HERE / f"{name}.c"
+    defines = (f"-DHALF={int(dtype == torch.bfloat16)}", *(() if tiles else ("-DNO_TILES",)))
+    try:
+        key = _digest(source.read_bytes(), "\n".join((*_FLAGS, *defines, _processor())).encode())
+        path = _kept(f"{name}-{key}") or _compiled(source, f"{name}-{key}", defines)
+        loaded = ctypes.CDLL(str(path))
+        # The system wants to be told, once a process, that tiles are to be used.
+        return loaded if loaded.ready() else "the system does not let this process multiply tiles"
+    except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        return f"they cannot be built or loaded ({str(said).strip().splitlines()[0]:.200})"
+
+
+def _why_not_here(dtype: torch.dtype) -> str | None:
+    if os.environ.get("SD_OPS_NATIVE") == "0":
+        return "SD_OPS_NATIVE is 0"
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return f"they are for Linux on x86-64, not {platform.system()} on {platform.machine()}"
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return "the processor lacks AVX-512"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"they are for float32 and bfloat16, not {dtype}"
+    if dtype == torch.bfloat16 and "avx512_bf16" not in _processor():
+        return "the processor does not multiply bfloat16"
+    return None
+
+
+def _kept(stem: str) -> Path | None:
+    """Return what was compiled before, if it is whole: loading a damaged library ends a process."""
+    for path in _store().glob(f"{stem}-*.so"):
+        if path.stem == f"{stem}-{_digest(path.read_bytes())}":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _compiled(source: Path, stem: str, defines: tuple[str, ...]) -> Path:
+    """Compile ``source`` and return the library, which is there whole or not at all."""
+    named = os.environ.get("CC")
+    compiler = next(filter(None, map(shutil.which, (named,) if named else _COMPILERS)), None)
+    if compiler is None:
+        raise OSError(f"no C compiler: {named or ', '.join(_COMPILERS)} not found")
+    store = _store()
+    store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store, prefix=".building-") as room:
+        parts = Path(room) / "kernels.o", Path(room) / "kernels.so"
+        # Not linked with a library of threads: torch's own is in the process, and two would be at
+        # odds over the processor.
+        for command in (
+            (*_FLAGS, *defines, "-c", str(source), "-o", str(parts[0])),
+            ("-shared", str(parts[0]), "-o", str(parts[1]), "-lm"),
+        ):
+            subprocess.run(
+                (compiler, *command), check=True, capture_output=True, text=True, timeout=_PATIENCE
+            )
+        return parts[1].replace(store / f"{stem}-{_digest(parts[1].read_bytes())}.so")
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+@cache
+def _processor() -> str:
+    """Return the line of Linux that lists what the processor can do."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line for line in lines if line.startswith("flags")), "")
+
+
+def _store() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sd-ops"
