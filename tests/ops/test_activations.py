@@ -84,7 +84,8 @@ def test_a_norm_of_halves_in_channels_last_is_as_exact_as_torchs(channels: int) 
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert (found - exact).square().mean() <= 1.05 * (plain - exact).square().mean()
-    torch.testing.assert_close(norm_silu(x, norm), F.silu(found))
+    off, apart = (y - F.silu(exact) for y in (norm_silu(x, norm), F.silu(plain)))
+    assert off.square().mean() <= 1.05 * apart.square().mean()
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 import ctypes
 import importlib
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -312,16 +313,15 @@ def test_elsewhere_it_says_why_not(
 
 
 @needs_kernels
-def test_compilers_have_nothing_to_complain_of(tmp_path: Path) -> None:
-    import subprocess
-
-    source = Path(LIBRARY.__file__).parent / "attention.c"
-    for half in (0, 1):
-        flags = ("-O1", "-march=native", "-fopenmp", "-Wall", "-Wextra", f"-DHALF={half}")
-        done = subprocess.run(
-            (os.environ.get("CC", "cc"), *flags, "-c", str(source), "-o", str(tmp_path / "a.o")),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stderr == ""
+@pytest.mark.parametrize("name", ["attention", "pointwise"])
+@pytest.mark.parametrize("half", [0, 1])
+def test_compilers_have_nothing_to_complain_of(name: str, half: int, tmp_path: Path) -> None:
+    flags = ("-O1", "-march=native", "-fopenmp", "-Wall", "-Wextra", f"-DHALF={half}")
+    source = Path(LIBRARY.__file__).parent / f"{name}.c"
+    done = subprocess.run(
+        (os.environ.get("CC", "cc"), *flags, "-c", str(source), "-o", str(tmp_path / "a.o")),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""

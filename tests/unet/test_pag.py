@@ -54,6 +54,7 @@ def test_the_last_rows_are_perturbed_and_the_others_are_not_to_the_bit(name: str
     assert (predict(unet, *given, num_rows=3) - plain).abs().amax((1, 2, 3)).min() > 1e-3
 
 
+@torch.no_grad()
 def test_no_rows_are_none(unet: UNet) -> None:
     given = args(unet)
     assert torch.equal(predict(unet, *given), unet(*given))

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sd_ops.fused_on_cuda import fused_geglu, fused_group_norm, may_gate, may_norm
+from sd_ops import fused_on_cuda
+from sd_ops.native import pointwise
 
 __all__ = ["geglu", "group_norm", "norm_silu"]
 
@@ -23,8 +24,10 @@ def geglu(projected: Tensor) -> Tensor:
     Shazeer, arXiv:2002.05202, section 2. On the CPU the GELU is computed again in the backward
     pass: it takes little time, and kept it would be four times as large as the tokens.
     """
-    if may_gate(projected):
-        return fused_geglu(projected)
+    if pointwise.may_gate(projected):
+        return pointwise.fused_geglu(projected)
+    if fused_on_cuda.may_gate(projected):
+        return fused_on_cuda.fused_geglu(projected)
     if _recomputes(projected):
         out: Tensor = _GEGLU.apply(projected)
         return out
@@ -37,11 +40,11 @@ def geglu(projected: Tensor) -> Tensor:
 
 def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Return normed x (B, C, H, W), by float32 where that is faster and no gradient is wanted."""
-    if _is_fused(x, norm):
-        return _fused(x, norm, silu=False)
-    if _is_hooked(norm) or not _is_slow(x, norm):
-        out: Tensor = norm(x)
+    if (out := _fused(x, norm, silu=False)) is not None:
         return out
+    if _is_hooked(norm) or not _is_slow(x, norm):
+        normed: Tensor = norm(x)
+        return normed
     weight, bias = (part if part is None else part.float() for part in (norm.weight, norm.bias))
     return F.group_norm(x.float(), norm.num_groups, weight, bias, norm.eps).to(x.dtype)
 
@@ -51,25 +54,29 @@ def norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
     On the CPU the norm's result is not kept for the backward pass but computed again.
     """
-    if _is_fused(x, norm):
-        return _fused(x, norm, silu=True)
+    if (out := _fused(x, norm, silu=True)) is not None:
+        return out
     if _is_hooked(norm) or not _recomputes(x):
         return F.silu(group_norm(x, norm))
     arguments = (x, norm.weight, norm.bias, norm.num_groups, norm.eps)
-    out: Tensor = _NormSiLU.apply(*arguments)
-    return out
+    learning: Tensor = _NormSiLU.apply(*arguments)
+    return learning
 
 
 def _is_hooked(norm: nn.GroupNorm) -> bool:
     return bool(norm._forward_hooks or norm._forward_pre_hooks)
 
 
-def _is_fused(x: Tensor, norm: nn.GroupNorm) -> bool:
-    return not _is_hooked(norm) and may_norm(x, norm)
-
-
-def _fused(x: Tensor, norm: nn.GroupNorm, *, silu: bool) -> Tensor:
-    return fused_group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=silu)
+def _fused(x: Tensor, norm: nn.GroupNorm, *, silu: bool) -> Tensor | None:
+    """Norm by a kernel of ours, where one may; else None."""
+    if _is_hooked(norm):
+        return None
+    given = (x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+    if pointwise.may_norm(x, norm):
+        return pointwise.fused_group_norm(*given, silu=silu)
+    if fused_on_cuda.may_norm(x, norm):
+        return fused_on_cuda.fused_group_norm(*given, silu=silu)
+    return None
 
 
 def _is_slow(x: Tensor, norm: nn.GroupNorm) -> bool:

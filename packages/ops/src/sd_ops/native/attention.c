@@ -10,23 +10,14 @@
  * pairs (AVX512_BF16). Every product is (rows, words) x (words, N), where a word is one float32, or two
  * bfloat16 that are multiplied and summed together.
  */
-#include <immintrin.h>
+#include "numbers.h"
 #include <math.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 typedef uint32_t word;
-#if HALF
-typedef uint16_t number;
-enum { PER_WORD = 2 };
-#else
-typedef float number;
-enum { PER_WORD = 1 };
-#endif
+enum { PER_WORD = 4 / sizeof(number) };
 #if HALF && defined(__AMX_BF16__) && !defined(NO_TILES)
 #define TILES 1
 enum { VECTORS = 2, ROWS = 16, BLOCK = 256 };
@@ -35,10 +26,7 @@ enum { VECTORS = 2, ROWS = 16, BLOCK = 256 };
 enum { VECTORS = 3, ROWS = 8, BLOCK = 128 };
 #endif
 /* N queries (or, backward, keys) at once; ROWS of a product at once; BLOCK rows of scores at once. */
-enum { LANES = 16, N = VECTORS * LANES, PANEL = 16, PANEL_ROWS = PANEL * PER_WORD };
-
-static long up(long size, long to) { return (size + to - 1) / to * to; }
-static long least(long a, long b) { return a < b ? a : b; }
+enum { N = VECTORS * LANES, PANEL = 16, PANEL_ROWS = PANEL * PER_WORD };
 
 /* -- Products ------------------------------------------------------------------------------------- */
 
@@ -207,17 +195,6 @@ static void lay_block(word *to, const number *from, long stride, long rows, long
         for (long w = 0; w < words; w++) copy_word(to + w * N + r, from + r * stride + w * PER_WORD);
 }
 
-static inline float as_float(number x) {
-#if HALF
-    const uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-#else
-    return x;
-#endif
-}
-
 /* Two rows of N (in float32 one) as a row of words. */
 static inline void put_words(word *to, const __m512 first[VECTORS], const __m512 second[VECTORS]) {
 #if HALF
@@ -248,25 +225,7 @@ static void give_rows(number *to, long stride, long rows, float *from, long widt
 
 /* -- Softmax -------------------------------------------------------------------------------------- */
 
-static const float NOTHING = -1e30f, LOG2_E = 1.44269504f;
-
-/* 2^x, to 2e-7 of it, in bfloat16 to 5e-6: 2^f of the rest f by a polynomial. */
-static inline __m512 power(__m512 x) {
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 f = _mm512_sub_ps(x, whole);
-#if HALF
-    __m512 y = _mm512_set1_ps(9.6700e-3f);
-#else
-    __m512 y = _mm512_set1_ps(1.54035304e-4f);
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.33335581e-3f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(9.61812911e-3f));
-#endif
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.55041087e-2f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.40226507e-1f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.93147181e-1f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(y, whole);
-}
+static const float NOTHING = -1e30f;
 
 /* Products of `count` rows from `start` on with a block, and `beyond` up to whole panels of rows; return
  * how many rows that makes. */
@@ -362,8 +321,6 @@ static long parts_of(sizes s, long blocks) {
     const long heads = s.batch * s.heads;
     return least(blocks, (4 * s.threads + heads - 1) / heads);
 }
-
-static void *room(long bytes) { return aligned_alloc(64, up(bytes, 64)); }
 
 /* Whether this process may use the products. */
 int ready(void) { return allowed(); }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sd_ops.native.library import library
+from sd_ops.native.library import kernels, library
 
 __all__ = ["attend", "attend_and_learn", "may_attend"]
 
@@ -91,21 +91,17 @@ class _Attention(torch.autograd.Function):
         grad = _in_rows(grad)
         grads = tuple(map(_like, (q, k, v)))
         given = _Learning(*map(_where, (q, k, v, out, grad, *grads)), log_sums.data_ptr())
-        _checked(_kernels(q).attend_backward(given, _sizes(q, k)))
+        _checked(kernels("attention", q.dtype).attend_backward(given, _sizes(q, k)))
         return grads[0], grads[1], grads[2]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, log_sums: Tensor | None) -> Tensor:
     out = _like(q)
     place = ctypes.c_void_p(None if log_sums is None else log_sums.data_ptr())
-    _checked(_kernels(q).attend(*map(_where, (out, q, k, v)), place, _sizes(q, k)))
+    _checked(
+        kernels("attention", q.dtype).attend(*map(_where, (out, q, k, v)), place, _sizes(q, k))
+    )
     return out
-
-
-def _kernels(q: Tensor) -> ctypes.CDLL:
-    kernels = library("attention", q.dtype)
-    assert isinstance(kernels, ctypes.CDLL)
-    return kernels
 
 
 def _checked(failed: int) -> None:

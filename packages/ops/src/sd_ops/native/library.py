@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["library", "why_not_native"]
+__all__ = ["kernels", "library", "why_not_native"]
 
 _HERE = Path(__file__).parent
 _COMPILERS = ("cc", "gcc", "clang")
@@ -32,6 +32,13 @@ def why_not_native(dtype: torch.dtype) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def kernels(name: str, dtype: torch.dtype) -> ctypes.CDLL:
+    """Return the kernels of ``name``.c for a type, where there are any."""
+    found = library(name, dtype)
+    assert isinstance(found, ctypes.CDLL)
+    return found
+
+
 @cache
 def library(name: str, dtype: torch.dtype, *, tiles: bool = True) -> ctypes.CDLL | str:
     """Return the kernels of ``name``.c for a type, or a line that says why there are none.
@@ -43,8 +50,9 @@ def library(name: str, dtype: torch.dtype, *, tiles: bool = True) -> ctypes.CDLL
     source = _HERE / f"{name}.c"
     defines = (f"-DHALF={int(dtype == torch.bfloat16)}", *(() if tiles else ("-DNO_TILES",)))
     try:
-        key = _digest(source.read_bytes(), "\n".join((*_FLAGS, *defines, _processor())).encode())
-        path = _kept(f"{name}-{key}") or _compiled(source, f"{name}-{key}", defines)
+        texts = [file.read_bytes() for file in (source, _HERE / "numbers.h")]
+        stem = f"{name}-{_digest(*texts, repr((_FLAGS, defines, _processor())).encode())}"
+        path = _kept(stem) or _compiled(source, stem, defines)
         loaded = ctypes.CDLL(str(path))
         # The system wants to be told, once a process, that tiles are to be used.
         return loaded if loaded.ready() else "the system does not let this process multiply tiles"
