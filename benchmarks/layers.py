@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sd_ops import attention, freed_memory_kept
 from sd_ops.attention import by_rows
+from sd_ops.native.library import why_not_native
 from sd_ops.unfolded import conv_unfolded
 from sd_ops.winograd import conv_winograd
 
@@ -87,7 +88,9 @@ def attention_paths(queries: int, keys: int, width: int, dtype: torch.dtype) -> 
         torch.randn(BATCH, number, HEADS, width).to(dtype).transpose(1, 2)
         for number in (queries, keys, keys)
     )
+    ours: Paths = {"native": lambda: attention(q, k, v, backend="native")}
     return {
+        **({} if why_not_native(dtype) else ours),
         "sdpa": lambda: attention(q, k, v, backend="sdpa"),
         "by rows": lambda: by_rows(q, k, v),
         "chunked": lambda: attention(q, k, v, backend="chunked"),

@@ -114,8 +114,21 @@ def test_half_precision_comes_out_as_it_went_in(dtype: torch.dtype) -> None:
     torch.testing.assert_close(out.double(), exact, atol=0.03, rtol=0.03)
 
 
-def test_auto_takes_torch_where_there_is_no_card() -> None:
+def test_auto_takes_our_kernel_where_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "why_not_native", lambda _: None)
+    assert resolve_backend("auto", HERE, torch.float32) == "native"
+    monkeypatch.setattr(MODULE, "why_not_native", lambda _: "no compiler")
     assert resolve_backend("auto", HERE, torch.float32) == "sdpa"
+
+
+def test_our_kernel_by_name_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AttentionUnavailable, match="its kernels are for CPUs, not 'cuda'; use 'a"):
+        resolve_backend("native", CARD, torch.float32)
+    with pytest.raises(AttentionUnavailable, match=r"not torch\.float64; use 'auto'|use 'auto'"):
+        resolve_backend("native", HERE, torch.float64)
+    monkeypatch.setattr(MODULE, "why_not_native", lambda _: "no compiler")
+    with pytest.raises(AttentionUnavailable, match="not to be had: no compiler; use 'auto'"):
+        attention(*qkv(), backend="native")
 
 
 def test_every_name_but_auto_resolves_to_itself_or_says_why() -> None:
@@ -123,12 +136,12 @@ def test_every_name_but_auto_resolves_to_itself_or_says_why() -> None:
         try:
             assert resolve_backend(name, HERE, torch.float32) == name
         except AttentionUnavailable:
-            assert name == "xformers"
+            assert name in ("xformers", "native")
 
 
 @pytest.mark.parametrize("name", ["flash", "", "SDPA"])
 def test_an_unknown_backend_is_refused_with_the_names_there_are(name: str) -> None:
-    with pytest.raises(AttentionUnavailable, match="auto, xformers, sdpa, chunked"):
+    with pytest.raises(AttentionUnavailable, match="auto, xformers, native, sdpa, chunked"):
         resolve_backend(name, HERE, torch.float32)
 
 

@@ -184,8 +184,6 @@ def test_nothing_else_is_taken() -> None:
     assert not NATIVE.may_attend(*(one[..., :15] for one in (q, k, v)))
     assert not NATIVE.may_attend(q, k[:, :, :0], v[:, :, :0])
     assert not NATIVE.may_attend(torch.nn.Parameter(q), k, v)
-    wide = torch.zeros(1, 1, 4, 512)
-    assert not NATIVE.may_attend(wide, wide, wide)
 
 
 @pytest.mark.parametrize(("dtype", "tiles"), kinds())
@@ -202,12 +200,14 @@ def test_auto_takes_it_where_it_is_the_faster_one(
     for name in ("attend", "attend_and_learn"):
         monkeypatch.setattr(ATTENTION, name, told(name))
     q, k, v = qkv(dtype, 1024, 77, 40, 1.0)
-    attention(q, k, v)
-    attention(q, k, v, backend="sdpa")
+    for backend in ("auto", "native", "sdpa", "chunked"):
+        attention(q, k, v, backend=backend)
     attention(q[:, :, :32], k, v)
-    assert asked == ["attend"]
+    wide = torch.zeros(1, 1, 1024, 512, dtype=dtype)  # as the autoencoder's
+    attention(wide, wide, wide, backend="native")
+    assert asked == ["attend", "attend"]
     attention(q.requires_grad_(), k, v)
-    assert asked[1:] == (["attend_and_learn"] if dtype == HALVES else [])
+    assert asked[2:] == (["attend_and_learn"] if dtype == HALVES else [])
 
 
 @pytest.fixture
@@ -250,10 +250,11 @@ def test_a_damaged_one_is_compiled_anew(
 def test_without_a_compiler_it_says_so(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
-    reason = LIBRARY.why_not_native(torch.float32)
+    reason = LIBRARY.library("attention", torch.float32)
+    assert LIBRARY.why_not_native(torch.float32) == reason
     assert reason == ("they cannot be built or loaded (no C compiler: cc, gcc, clang not found)")
     monkeypatch.setenv("CC", "nobodys-cc")
-    assert "nobodys-cc not found" in LIBRARY.why_not_native(torch.float32)
+    assert "nobodys-cc not found" in str(LIBRARY.library("attention", torch.float32))
     assert not elsewhere.exists()
 
 
@@ -265,7 +266,8 @@ def test_a_compiler_that_fails_leaves_nothing(
     broken.write_text("#!/bin/sh\necho 'I cannot' >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
-    assert LIBRARY.why_not_native(torch.float32) == "they cannot be built or loaded (I cannot)"
+    reason = LIBRARY.library("attention", torch.float32)
+    assert reason == "they cannot be built or loaded (I cannot)"
     assert list(elsewhere.iterdir()) == []
 
 
@@ -276,7 +278,7 @@ def test_a_cache_that_cannot_be_written_to_costs_the_kernels_alone(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(LIBRARY, "library", library.__wrapped__)
-    assert "cannot be built" in LIBRARY.why_not_native(torch.float32)
+    assert "cannot be built" in str(LIBRARY.library("attention", torch.float32))
 
 
 def test_it_may_be_done_without(monkeypatch: pytest.MonkeyPatch) -> None:

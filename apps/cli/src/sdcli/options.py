@@ -72,7 +72,7 @@ EngineName = Annotated[
     ),
 ]
 Attention = Annotated[
-    str, typer.Option("--attention", help="auto, xformers, sdpa or chunked (low memory).")
+    str, typer.Option("--attention", help="auto, xformers, native, sdpa or chunked (low memory).")
 ]
 
 Negative = Annotated[

@@ -14,14 +14,16 @@ from torch import Tensor
 from sd_ops.attention_backward import attention_by_products_backward
 from sd_ops.limits import limits
 from sd_ops.native.attention import attend, attend_and_learn, may_attend
+from sd_ops.native.library import why_not_native
 
 __all__ = ["ATTENTION_BACKENDS", "AttentionUnavailable", "attention", "resolve_backend"]
 
-ATTENTION_BACKENDS = ("auto", "xformers", "sdpa", "chunked")
+ATTENTION_BACKENDS = ("auto", "xformers", "native", "sdpa", "chunked")
 
 # Scores held at once by `chunked`: 2**24 float32 values are 64 MiB.
 _MAX_CHUNK_SCORES = 2**24
 _ROWS = 1024  # of one head's scores, at once
+_MAX_WIDTH = 256  # of a head by our own kernel: sums of wider ones leave the cache
 _XFORMERS_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -33,14 +35,20 @@ class AttentionUnavailable(ValueError):  # noqa: N818  (the name is what a user 
 def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
     """Attend from `q` (B, H, Tq, D) to `k` and `v` (B, H, T, D), giving (B, H, Tq, D).
 
-    `auto` takes xformers on CUDA where it is installed and has a kernel for these shapes, else
-    torch's own. Raises `AttentionUnavailable` when a backend named explicitly cannot run.
+    `auto` takes xformers on CUDA where it is installed and has a kernel for these shapes, on a CPU
+    this package's own kernel where that is the faster one, else torch's own; `native` is the same
+    on a CPU, and wants the kernel to be there. Raises `AttentionUnavailable` when a backend named
+    explicitly cannot run.
     """
+    if backend == "auto" and q.device.type == "cpu":
+        return _best_on_this_processor(q, k, v)
     name = resolve_backend(backend, q.device, q.dtype)
     if name == "chunked":
         return _chunked(q, k, v)
     if name == "sdpa":
-        return _sdpa(q, k, v) if backend == "sdpa" else _best_on_this_processor(q, k, v)
+        return _sdpa(q, k, v)
+    if name == "native":
+        return _best_on_this_processor(q, k, v)
     try:
         return _xformers(q, k, v)
     except NotImplementedError as error:
@@ -62,13 +70,20 @@ def resolve_backend(name: str, device: torch.device | str, dtype: torch.dtype) -
         raise AttentionUnavailable(
             f"unknown attention backend {name!r}; choose one of {', '.join(ATTENTION_BACKENDS)}"
         )
+    place = torch.device(device)
+    reasons = {"xformers": _why_not_xformers, "native": _why_not_native}
     if name == "auto":
-        return "sdpa" if _why_not_xformers(torch.device(device), dtype) else "xformers"
-    if name == "xformers":
-        reason = _why_not_xformers(torch.device(device), dtype)
-        if reason:
-            raise AttentionUnavailable(f"attention backend 'xformers' cannot run: {reason}")
+        return next((one for one, why_not in reasons.items() if not why_not(place, dtype)), "sdpa")
+    if name in reasons and (reason := reasons[name](place, dtype)):
+        raise AttentionUnavailable(f"attention backend {name!r} cannot run: {reason}")
     return name
+
+
+def _why_not_native(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"its kernels are for CPUs, not '{device.type}'; use 'auto'"
+    reason = why_not_native(dtype)
+    return f"its kernels are not to be had: {reason}; use 'auto'" if reason else None
 
 
 def _why_not_xformers(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -108,7 +123,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _best_on_this_processor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend by the path that `sd_ops.limits` tells: our kernel, torch's own or plain products."""
-    if q.device.type != "cpu" or not q.dtype == k.dtype == v.dtype:
+    if not q.dtype == k.dtype == v.dtype:
         return _sdpa(q, k, v)
     known, num_queries, num_keys = limits(q.dtype), q.shape[2], k.shape[2]
     if not _wants_grad(q, k, v):
@@ -122,7 +137,7 @@ def _best_on_this_processor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return without_gradients(q, k, v)
     # A compiler would write a loop out, head by head, and cannot look into a kernel.
     compiling = torch.compiler.is_compiling()
-    if num_queries >= known.min_queries_to_learn and not compiling and may_attend(q, k, v):
+    if num_queries >= known.min_queries_to_learn and not compiling and _is_narrow(q, k, v):
         return attend_and_learn(q, k, v)
     if num_keys <= known.max_keys_to_learn:
         return _chunked(q, k, v)
@@ -134,11 +149,15 @@ def _best_on_this_processor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def without_gradients(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend on this processor by the best path there is when nothing is learnt."""
     known, num_queries, num_keys = limits(q.dtype), q.shape[2], k.shape[2]
-    if num_queries >= known.min_queries and may_attend(q, k, v):
+    if num_queries >= known.min_queries and _is_narrow(q, k, v):
         return attend(q, k, v)
     if min(num_queries, num_keys) >= known.min_rows:
         return by_rows(q, k, v)
     return _sdpa(q, k, v)
+
+
+def _is_narrow(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    return q.shape[-1] <= _MAX_WIDTH and may_attend(q, k, v)
 
 
 def _wants_grad(*tensors: Tensor) -> bool:

@@ -168,7 +168,7 @@ class Pipeline:
             model=self.name,
             dtype=str(self.dtype).removeprefix("torch."),
             device=str(self.device),
-            attention=resolve_backend(self.attention, self.device, self.dtype),
+            attention=self._attention(),
             process=self.parts.scheduler.diffusion,
             edit=edit_of(request),
             blend=request.blend,
@@ -190,6 +190,11 @@ class Pipeline:
         if classes is not None and not has_text:
             class_script(classes, record)  # raises for what is no class
         return record
+
+    def _attention(self) -> str:
+        if self.engine == "openvino":
+            return "sdpa"  # as the graph is made of it
+        return resolve_backend(self.attention, self.device, self.dtype)
 
     def draw(self, request: Txt2Img, on_step: OnStep | None = None) -> Iterator[Picture]:
         """Draw what a request of any kind asks for."""

@@ -12,7 +12,6 @@ from sd_ops.native.library import kernels, library
 
 __all__ = ["attend", "attend_and_learn", "may_attend"]
 
-_MAX_WIDTH = 256  # of a head: sums of wider ones leave the cache
 _TYPES = (torch.float32, torch.bfloat16)
 
 
@@ -56,7 +55,6 @@ def may_attend(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and q.dtype in _TYPES
         and k.shape == v.shape
         and q.shape[-1] % 2 == 0
-        and q.shape[-1] <= _MAX_WIDTH
         and min(q.numel(), k.numel()) > 0
         and not torch._C._get_tracing_state()  # which would take the result for a constant
         and not isinstance(library("attention", q.dtype), str)

@@ -27,9 +27,18 @@ _PATIENCE = 120  # seconds
 
 
 def why_not_native(dtype: torch.dtype) -> str | None:
-    """Tell why kernels of ``dtype`` cannot be had here, None where they can."""
-    found = library("attention", dtype)
-    return found if isinstance(found, str) else None
+    """Tell why kernels of ``dtype`` are not to be had here, None where they should be.
+
+    Nothing is compiled for the answer.
+    """
+    if reason := _why_not_here(dtype):
+        return reason
+    try:
+        if not any(_store().glob("*.so")):
+            _compiler()
+    except (OSError, RuntimeError) as error:
+        return _cannot(str(error))
+    return None
 
 
 def kernels(name: str, dtype: torch.dtype) -> ctypes.CDLL:
@@ -57,8 +66,12 @@ def library(name: str, dtype: torch.dtype, *, tiles: bool = True) -> ctypes.CDLL
         # The system wants to be told, once a process, that tiles are to be used.
         return loaded if loaded.ready() else "the system does not let this process multiply tiles"
     except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        return f"they cannot be built or loaded ({str(said).strip().splitlines()[0]:.200})"
+        return _cannot(getattr(error, "stderr", None) or str(error))
+
+
+def _cannot(said: str) -> str:
+    lines = said.strip().splitlines() or ["no reason given"]
+    return f"they cannot be built or loaded ({lines[0]:.200})"
 
 
 def _why_not_here(dtype: torch.dtype) -> str | None:
@@ -86,11 +99,7 @@ def _kept(stem: str) -> Path | None:
 
 def _compiled(source: Path, stem: str, defines: tuple[str, ...]) -> Path:
     """Compile ``source`` and return the library, which is there whole or not at all."""
-    named = os.environ.get("CC")
-    compiler = next(filter(None, map(shutil.which, (named,) if named else _COMPILERS)), None)
-    if compiler is None:
-        raise OSError(f"no C compiler: {named or ', '.join(_COMPILERS)} not found")
-    store = _store()
+    compiler, store = _compiler(), _store()
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store, prefix=".building-") as room:
         parts = Path(room) / "kernels.o", Path(room) / "kernels.so"
@@ -104,6 +113,15 @@ def _compiled(source: Path, stem: str, defines: tuple[str, ...]) -> Path:
                 (compiler, *command), check=True, capture_output=True, text=True, timeout=_PATIENCE
             )
         return parts[1].replace(store / f"{stem}-{_digest(parts[1].read_bytes())}.so")
+
+
+def _compiler() -> str:
+    """Return the C compiler; raises OSError where there is none."""
+    named = os.environ.get("CC")
+    found = next(filter(None, map(shutil.which, (named,) if named else _COMPILERS)), None)
+    if found is None:
+        raise OSError(f"no C compiler: {named or ', '.join(_COMPILERS)} not found")
+    return found
 
 
 def _digest(*parts: bytes) -> str:
