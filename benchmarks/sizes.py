@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
 
-    with TemporaryDirectory() as scratch, torch.inference_mode():
+    with TemporaryDirectory() as scratch:
         small = Case(
             target="step",
             folder=str(given.folder / given.model),
@@ -47,10 +47,11 @@ def main() -> None:
         arm = make_arm(given.arm, "step")
         arm.imports(small)
         arm.load(small)
-        runs = [arm.prepare(case, make_inputs(case)) for case in (small, large)]
-        for run in runs:
-            run()  # to settle
-        found = [_round(*runs) for _ in range(given.rounds)]
+        with torch.inference_mode():
+            runs = [arm.prepare(case, make_inputs(case)) for case in (small, large)]
+            for run in runs:
+                run()  # to settle
+            found = [_round(*runs) for _ in range(given.rounds)]
         ratios = [statistics.mean(second) / statistics.mean(first) for first, second in found]
         work = count_flops(large) / count_flops(small)
     seconds = [statistics.median(chain.from_iterable(times)) for times in zip(*found, strict=True)]
