@@ -88,7 +88,8 @@ class Tokenizer:
         self.context_length = context_length
         self.words = None if words is None else frozenset(words)
         self.pad_token = pad_token
-        self._bpe = _BPE(self.vocab, _pairs(self.vocab, merges), (START, END, pad_token))
+        _check_merges(self.vocab, self.merges)
+        self._bpe = _BPE(self.vocab, self.merges, (START, END, pad_token))
         self._names: dict[str, tuple[int, ...]] = {}
         self._place_in_name: dict[int, int] = {}
 
@@ -322,18 +323,20 @@ def _any_of(names: Collection[str]) -> re.Pattern[str]:
     return re.compile("|".join(ends), re.IGNORECASE)
 
 
-def _pairs(vocab: Mapping[str, int], merges: Sequence[str]) -> list[tuple[str, str]]:
-    """Cut the merges into their two parts; raises `TextEncoderError` for parts without an id."""
-    pairs = []
+def _check_merges(vocab: Mapping[str, int], merges: Sequence[str]) -> None:
+    """Raise `TextEncoderError` for a merge whose parts, or the two together, have no id."""
     for line in merges:
-        left, _, right = line.partition(" ")
+        left, right = _pair(line)
         if left not in vocab or right not in vocab or left + right not in vocab:
             token = next(token for token in (left, right, left + right) if token not in vocab)
             raise TextEncoderError(
                 f"the merge {line!r} needs the token {token!r}, which the vocabulary lacks"
             )
-        pairs.append((left, right))
-    return pairs
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    return left, right
 
 
 class _BPE:
@@ -344,18 +347,17 @@ class _BPE:
     """
 
     def __init__(
-        self, vocab: dict[str, int], pairs: list[tuple[str, str]], specials: Sequence[str]
+        self, vocab: dict[str, int], merges: Sequence[str], specials: Sequence[str]
     ) -> None:
         self._vocab = vocab
-        self._pairs = pairs
+        self._merges = merges
         self._specials = specials
 
     @cached_property
     def backend(self) -> Backend:
+        pairs = list(map(_pair, self._merges))  # 10 MB of SD 1.5's: not kept
         backend = Backend(
-            models.BPE(
-                vocab=self._vocab, merges=self._pairs, end_of_word_suffix="</w>", unk_token=END
-            )
+            models.BPE(vocab=self._vocab, merges=pairs, end_of_word_suffix="</w>", unk_token=END)
         )
         backend.normalizer = _NORMALIZER
         backend.pre_tokenizer = pre_tokenizers.Sequence(
