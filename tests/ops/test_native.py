@@ -181,6 +181,10 @@ def test_nothing_else_is_taken() -> None:
     assert not NATIVE.may_attend(*(one.double() for one in (q, k, v)))
     assert not NATIVE.may_attend(*(one.half() for one in (q, k, v)))
     assert not NATIVE.may_attend(q, k, v[..., :8])
+    assert not NATIVE.may_attend(q, k[..., :8], v[..., :8])
+    assert not NATIVE.may_attend(q, k[:1], v[:1])
+    assert not NATIVE.may_attend(q, k[:, :1], v[:, :1])
+    assert not NATIVE.may_attend(q[0], k[0], v[0])
     assert not NATIVE.may_attend(*(one[..., :15] for one in (q, k, v)))
     assert not NATIVE.may_attend(q, k[:, :, :0], v[:, :, :0])
     assert not NATIVE.may_attend(torch.nn.Parameter(q), k, v)
@@ -316,12 +320,16 @@ def test_elsewhere_it_says_why_not(
 
 @needs_kernels
 @pytest.mark.parametrize("name", ["attention", "pointwise"])
-@pytest.mark.parametrize("half", [0, 1])
-def test_compilers_have_nothing_to_complain_of(name: str, half: int, tmp_path: Path) -> None:
-    flags = ("-O1", "-march=native", "-fopenmp", "-Wall", "-Wextra", f"-DHALF={half}")
+@pytest.mark.parametrize(("half", "tiles"), [(0, 0), (1, 0), (1, 1)])
+def test_compilers_have_nothing_to_complain_of(
+    name: str, half: int, tiles: int, tmp_path: Path
+) -> None:
+    types = (f"-DHALF={half}", f"-DTILES={tiles}")
+    units = ("-mavx512f", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mavx512bw", "-mfma")
     source = Path(LIBRARY.__file__).parent / f"{name}.c"
+    flags = ("-O1", *units, "-fopenmp", "-Wall", "-Wextra", *types, "-c", str(source))
     done = subprocess.run(
-        (os.environ.get("CC", "cc"), *flags, "-c", str(source), "-o", str(tmp_path / "a.o")),
+        (os.environ.get("CC", "cc"), *flags, "-o", str(tmp_path / "a.o")),
         capture_output=True,
         text=True,
         check=True,

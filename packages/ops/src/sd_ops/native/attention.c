@@ -1,11 +1,12 @@
 /* Exact attention on processors with AVX-512, forward and backward, of float32 or bfloat16.
  *
- * Compiled once for this processor by `sd_ops.native`, which hands it tensors as they lie; with HALF=1
- * for bfloat16, 0 for float32. It computes softmax(scale q k^T) v a block of keys at a time (Milakov and
- * Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135), all sums in float32.
+ * Compiled once for this processor by `sd_ops.native`, which hands it tensors as they lie; with HALF=1 for
+ * bfloat16, 0 for float32, and TILES=1 for bfloat16 in tiles. It computes softmax(scale q k^T) v a block of
+ * keys at a time (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135), all sums
+ * in float32.
  *
  * Scores lie transposed: a row is a key, a column one of N queries. The greatest score and the sum of a
- * query's weights are then sums of rows, with no shuffling, and two rows of weights become one row of
+ * query's weights are then taken over rows, with no shuffling, and two rows of weights become one row of
  * pairs as bfloat16 products want them: tiles (AMX) where the processor has them, else dot products of
  * pairs (AVX512_BF16). Every product is (rows, words) x (words, N), where a word is one float32, or two
  * bfloat16 that are multiplied and summed together.
@@ -18,11 +19,9 @@
 
 typedef uint32_t word;
 enum { PER_WORD = 4 / sizeof(number) };
-#if HALF && defined(__AMX_BF16__) && !defined(NO_TILES)
-#define TILES 1
+#if TILES
 enum { VECTORS = 2, ROWS = 16, BLOCK = 256 };
 #else
-#define TILES 0
 enum { VECTORS = 3, ROWS = 8, BLOCK = 128 };
 #endif
 /* N queries (or, backward, keys) at once; ROWS of a product at once; BLOCK rows of scores at once. */

@@ -53,7 +53,9 @@ def may_attend(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return (
         type(q) is type(k) is type(v) is Tensor
         and q.dtype in _TYPES
+        and q.dim() == 4
         and k.shape == v.shape
+        and (*q.shape[:2], q.shape[3]) == (*k.shape[:2], k.shape[3])
         and q.shape[-1] % 2 == 0
         and min(q.numel(), k.numel()) > 0
         and not torch._C._get_tracing_state()  # which would take the result for a constant

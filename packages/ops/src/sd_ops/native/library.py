@@ -57,7 +57,9 @@ def library(name: str, dtype: torch.dtype, *, tiles: bool = True) -> ctypes.CDLL
     if reason := _why_not_here(dtype):
         return reason
     source = _HERE / f"{name}.c"
-    defines = (f"-DHALF={int(dtype == torch.bfloat16)}", *(() if tiles else ("-DNO_TILES",)))
+    # A compiler that knows no tiles shall fail where the processor has them: torch's own use them.
+    tiled = tiles and dtype == torch.bfloat16 and "amx_bf16" in _processor()
+    defines = (f"-DHALF={int(dtype == torch.bfloat16)}", f"-DTILES={int(tiled)}")
     try:
         texts = [file.read_bytes() for file in (source, _HERE / "numbers.h")]
         stem = f"{name}-{_digest(*texts, repr((_FLAGS, defines, _processor())).encode())}"

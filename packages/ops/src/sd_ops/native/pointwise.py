@@ -1,6 +1,7 @@
 """Group norm with SiLU, and GEGLU, by this package's own kernels on CPUs (`pointwise.c`).
 
-For what learns nothing: they keep nothing for a backward pass.
+Where gradients are off: they keep nothing for a backward pass, and what will learn later gives the
+same before it does.
 """
 
 import ctypes
@@ -98,7 +99,7 @@ def _may(x: Tensor, *others: Tensor) -> bool:
         and x.numel() > 0
         and type(x) is Tensor
         and all(other.device.type == "cpu" for other in others)
-        and not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *others)))
+        and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch._C._get_tracing_state()
