@@ -40,7 +40,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tens
     on a CPU, and wants the kernel to be there. Raises `AttentionUnavailable` when a backend named
     explicitly cannot run.
     """
-    if backend == "auto" and q.device.type == "cpu":
+    # A compiler cannot follow the question whether there is a kernel.
+    asked = backend == "auto" or (backend == "native" and torch.compiler.is_compiling())
+    if asked and q.device.type == "cpu":
         return _best_on_this_processor(q, k, v)
     name = resolve_backend(backend, q.device, q.dtype)
     if name == "chunked":
