@@ -128,6 +128,9 @@ def test_our_kernel_by_name_says_what_is_missing(monkeypatch: pytest.MonkeyPatch
         resolve_backend("native", HERE, torch.float64)
     monkeypatch.setattr(MODULE, "why_not_native", lambda _: "no compiler")
     with pytest.raises(AttentionUnavailable, match="not to be had: no compiler; use 'auto'"):
+        resolve_backend("native", HERE, torch.float32)
+    monkeypatch.setattr(MODULE, "library", lambda *_: "it does not build")
+    with pytest.raises(AttentionUnavailable, match="not to be had: it does not build; use 'auto'"):
         attention(*qkv(), backend="native")
 
 

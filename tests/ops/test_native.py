@@ -222,7 +222,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "sd-ops"
 
 
-needs_kernels = pytest.mark.skipif(NEEDED[torch.float32] is not None, reason=str(NEEDED))
+needs_kernels = pytest.mark.skipif(
+    NEEDED[torch.float32] is not None, reason=str(NEEDED[torch.float32])
+)
 
 
 @needs_kernels

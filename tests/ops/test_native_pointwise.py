@@ -17,7 +17,9 @@ HALVES = torch.bfloat16
 TYPES = [
     pytest.param(
         dtype,
-        marks=pytest.mark.skipif(why_not_native(dtype) is not None, reason="no kernels here"),
+        marks=pytest.mark.skipif(
+            why_not_native(dtype) is not None, reason=str(why_not_native(dtype))
+        ),
     )
     for dtype in (torch.float32, HALVES)
 ]

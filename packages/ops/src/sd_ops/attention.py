@@ -14,7 +14,7 @@ from torch import Tensor
 from sd_ops.attention_backward import attention_by_products_backward
 from sd_ops.limits import limits
 from sd_ops.native.attention import attend, attend_and_learn, may_attend
-from sd_ops.native.library import why_not_native
+from sd_ops.native.library import library, why_not_native
 
 __all__ = ["ATTENTION_BACKENDS", "AttentionUnavailable", "attention", "resolve_backend"]
 
@@ -40,17 +40,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tens
     on a CPU, and wants the kernel to be there. Raises `AttentionUnavailable` when a backend named
     explicitly cannot run.
     """
-    # A compiler cannot follow the question whether there is a kernel.
-    asked = backend == "auto" or (backend == "native" and torch.compiler.is_compiling())
-    if asked and q.device.type == "cpu":
+    if backend in ("auto", "native") and q.device.type == "cpu":
+        # A compiler cannot follow the question whether there is a kernel.
+        if backend == "native" and not torch.compiler.is_compiling():
+            _check_native(library("attention", q.dtype))
         return _best_on_this_processor(q, k, v)
     name = resolve_backend(backend, q.device, q.dtype)
     if name == "chunked":
         return _chunked(q, k, v)
     if name == "sdpa":
         return _sdpa(q, k, v)
-    if name == "native":
-        return _best_on_this_processor(q, k, v)
     try:
         return _xformers(q, k, v)
     except NotImplementedError as error:
@@ -79,6 +78,15 @@ def resolve_backend(name: str, device: torch.device | str, dtype: torch.dtype) -
     if name in reasons and (reason := reasons[name](place, dtype)):
         raise AttentionUnavailable(f"attention backend {name!r} cannot run: {reason}")
     return name
+
+
+def _check_native(found: object) -> None:
+    """Raise `AttentionUnavailable` for a reason in the place of kernels: nothing is read for it."""
+    if isinstance(found, str):
+        raise AttentionUnavailable(
+            "attention backend 'native' cannot run: its kernels are not to be had: "
+            f"{found}; use 'auto'"
+        )
 
 
 def _why_not_native(device: torch.device, dtype: torch.dtype) -> str | None:
