@@ -7,11 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sd_ops.winograd import conv_winograd, winograd_weight_gradient
+from sd_ops.limits import limits
+from sd_ops.native.winograd import may_fuse_winograd
+from sd_ops.winograd import conv_winograd, num_tiles, winograd_weight_gradient
 
 __all__ = ["frozen_convolution", "winograd_convolution"]
 
-_ONLY_INPUT = (True, False, False)
+_ONE, _NONE = (1, 1), (0, 0)
+_ONLY_INPUT, _ONLY_WEIGHT = (True, False, False), (False, True, False)
 
 
 def frozen_convolution(
@@ -31,10 +34,11 @@ def frozen_convolution(
 
 
 def winograd_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """Convolve x (B, C, H, W) in float32 with a kernel (O, C, 3, 3), both ways by Winograd.
+    """Convolve x (B, C, H, W) with a kernel (O, C, 3, 3), both ways by Winograd.
 
     As `F.conv2d` with a stride of 1; the gradients of x and of the kernel take a quarter of the
-    multiplications, too. x is kept only where the kernel learns.
+    multiplications, too, but where there are few tiles or numbers are halves: then they are torch's
+    own. x is kept only where the kernel learns. Of what `conv_winograd` takes.
     """
     out: Tensor = _Winograd.apply(x, weight, bias, padding)
     return out
@@ -59,14 +63,7 @@ class _Frozen(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        # Only its shape and layout are read, and pages that are not touched cost nothing.
-        like = torch.empty(
-            ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
-        )
-        one = (1, 1)
-        into_x, _, _ = torch.ops.aten.convolution_backward(
-            grad, like, weight, None, ctx.stride, ctx.padding, one, False, (0, 0), 1, _ONLY_INPUT
-        )
+        into_x = _input_gradient(grad, weight, ctx.shape, ctx.stride, ctx.padding)
         return into_x, None, None, None, None
 
 
@@ -74,7 +71,7 @@ class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        ctx.padding = padding
+        ctx.padding, ctx.shape = padding, x.shape
         return conv_winograd(x, weight, bias, padding)
 
     @staticmethod
@@ -84,11 +81,50 @@ class _Winograd(torch.autograd.Function):
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         into_x = into_weight = into_bias = None
         if for_x:
-            # The transpose of a convolution is one with the kernel turned round.
-            back = weight.transpose(0, 1)
-            into_x = conv_winograd(grad, back, None, 2 - ctx.padding, turned=True)
+            into_x = _winograd_input_gradient(grad, weight, ctx.shape, ctx.padding)
         if for_weight:
-            into_weight = winograd_weight_gradient(x, grad, ctx.padding)
+            into_weight = _winograd_weight_gradient(x, grad, weight, ctx.padding)
         if for_bias:
             into_bias = grad.sum((0, 2, 3))
         return into_x, into_weight, into_bias, None
+
+
+def _winograd_input_gradient(
+    grad: Tensor, weight: Tensor, shape: torch.Size, padding: int
+) -> Tensor:
+    # The transpose of a convolution is one with the kernel turned round.
+    back = weight.transpose(0, 1)
+    if grad.dtype == torch.float32 or may_fuse_winograd(grad, back, None, turned=True):
+        return conv_winograd(grad, back, None, 2 - padding, turned=True)
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    return _input_gradient(grad, weight, shape, _ONE, (padding, padding))
+
+
+def _winograd_weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
+    if num_tiles(x.shape) >= limits(x.dtype).min_tiles_to_learn:
+        return winograd_weight_gradient(x, grad, padding)
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    places = (_ONE, (padding, padding), _ONE, False, _NONE, 1)
+    _, found, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, *places, _ONLY_WEIGHT
+    )
+    gradient: Tensor = found
+    return gradient
+
+
+def _input_gradient(
+    grad: Tensor,
+    weight: Tensor,
+    shape: torch.Size,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> Tensor:
+    # Only its shape and layout are read, and pages that are not touched cost nothing.
+    like = torch.empty(
+        shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last
+    )
+    found, _, _ = torch.ops.aten.convolution_backward(
+        grad, like, weight, None, stride, padding, _ONE, False, _NONE, 1, _ONLY_INPUT
+    )
+    gradient: Tensor = found
+    return gradient

@@ -18,6 +18,7 @@ from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.fused_bias import linear_fused, may_fuse_bias
 from sd_ops.int8 import int8_values
 from sd_ops.limits import limits
+from sd_ops.native.winograd import may_fuse_winograd
 from sd_ops.tokenwise import Tokenwise
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import conv_winograd, num_tiles
@@ -71,7 +72,7 @@ class Conv2d(nn.Conv2d):
         weight = self.laid_out(weight)
         if self._is_plain():
             padding = int(self.padding[0])
-            if self._takes_winograd(x):
+            if self._takes_winograd(x, weight):
                 return _by_winograd(x, weight, self.bias, padding)
             stride = self.stride[0], self.stride[1]
             number = num_pixels(x, self.kernel_size, stride, padding)
@@ -113,10 +114,13 @@ class Conv2d(nn.Conv2d):
         zeros = self.padding_mode == "zeros" and not isinstance(self.padding, str)
         return zeros and self.groups == 1 and self.dilation == (1, 1)
 
-    def _takes_winograd(self, x: Tensor) -> bool:
-        known = limits(x.dtype)
-        enough = known.min_tiles_to_learn if torch.is_grad_enabled() else known.min_tiles
-        return self.stride == (1, 1) and num_tiles(x.shape) >= enough
+    def _takes_winograd(self, x: Tensor, weight: Tensor) -> bool:
+        known, tiles = limits(x.dtype), num_tiles(x.shape)
+        if self.stride != (1, 1):
+            return False
+        if tiles >= (known.min_tiles_to_learn if torch.is_grad_enabled() else known.min_tiles):
+            return True
+        return tiles >= known.min_tiles_natively and may_fuse_winograd(x, weight, self.bias)
 
 
 def use_fast_paths(module: nn.Module, fast: bool = True) -> None:

@@ -59,7 +59,8 @@ NEVER = 2**62
 class Limits:
     """From what size on a path is taken, or up to which: for one processor and one type.
 
-    Winograd's are of float32 alone: in halves its transforms would lose digits.
+    Winograd's are of float32 alone but for `min_tiles_natively`: in halves its transforms would lose
+    digits, and our own kernel computes them in float32.
     """
 
     min_tokens: int = NEVER
@@ -94,6 +95,9 @@ class Limits:
 
     min_tiles_to_learn: int = NEVER
 
+    min_tiles_natively: int = NEVER
+    """For Winograd by our own kernel (`sd_ops.native`), with gradients too."""
+
 
 _FLOAT32 = Limits(
     min_tokens=64,
@@ -102,12 +106,17 @@ _FLOAT32 = Limits(
     min_queries=1024,
     min_tiles=32,
     min_tiles_to_learn=64,
+    min_tiles_natively=4,
 )
 _TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
     {
         "amx": {
             torch.float32: Limits(
-                max_pixels=384, min_queries=1024, min_tiles=32, min_tiles_to_learn=64
+                max_pixels=384,
+                min_queries=1024,
+                min_tiles=32,
+                min_tiles_to_learn=64,
+                min_tiles_natively=4,
             ),
             torch.bfloat16: Limits(
                 min_tokens_to_fuse=64,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sd_ops.native.winograd import fused_winograd, may_fuse_winograd
 from sd_ops.padding import padded
 
 __all__ = ["conv_winograd", "num_tiles", "winograd_weight_gradient"]
@@ -76,11 +77,14 @@ def conv_winograd(
 
     As `F.conv2d` with a stride of 1 and the same padding on each side; returns (B, O, H', W') in
     channels_last, which is also the layout in which it takes both with the fewest copies. The
-    kernel is first ``turned`` by 180 degrees if asked for.
+    kernel is first ``turned`` by 180 degrees if asked for. By our own kernel where it takes these
+    (`may_fuse_winograd`), and of bfloat16 only there; else by torch's products.
 
     A kernel as the products want it is four times as large. It is made anew at every call, some
     output channels at a time: that is a hundredth of SD 1.5's step, and keeping it a gigabyte.
     """
+    if may_fuse_winograd(x, weight, bias, turned=turned):
+        return fused_winograd(x, weight, bias, padding, turned=turned)
     batch, _, height, width = x.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2
     rows, columns = ceil(height / _OUT), ceil(width / _OUT)

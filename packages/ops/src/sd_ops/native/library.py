@@ -61,7 +61,7 @@ def library(name: str, dtype: torch.dtype, *, tiles: bool = True) -> ctypes.CDLL
     tiled = tiles and dtype == torch.bfloat16 and "amx_bf16" in _processor()
     defines = (f"-DHALF={int(dtype == torch.bfloat16)}", f"-DTILES={int(tiled)}")
     try:
-        texts = [file.read_bytes() for file in (source, _HERE / "numbers.h")]
+        texts = [file.read_bytes() for file in (source, *sorted(_HERE.glob("*.h")))]
         stem = f"{name}-{_digest(*texts, repr((_FLAGS, defines, _processor())).encode())}"
         path = _kept(stem) or _compiled(source, stem, defines)
         loaded = ctypes.CDLL(str(path))

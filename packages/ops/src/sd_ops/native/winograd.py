@@ -1,0 +1,72 @@
+"""3x3 convolutions by Winograd in this package's own kernel on CPUs (`winograd.c`)."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from sd_ops.native.library import kernels, library
+
+__all__ = ["fused_winograd", "may_fuse_winograd"]
+
+_NAME = "winograd"
+_LANES, _PANEL = 16, 32
+_TYPES = (torch.float32, torch.bfloat16)
+_NAMES = ("images", "height", "width", "channels", "outputs", "padding", "turned", "threads")
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_long) for name in _NAMES)
+
+
+def may_fuse_winograd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool = False
+) -> bool:
+    """Tell whether `fused_winograd` takes these: plain tensors, and a kernel for their sizes.
+
+    The first question on a machine compiles it.
+    """
+    rows, channels = (weight.shape[1], weight.shape[0]) if turned else weight.shape[:2]
+    plain = (x, weight) if bias is None else (x, weight, bias)
+    return (
+        x.dtype in _TYPES
+        and all(type(part) in (Tensor, torch.nn.Parameter) for part in plain)
+        and all(part.dtype == x.dtype and part.device.type == "cpu" for part in plain)
+        and weight.shape[2:] == (3, 3)
+        and channels % (_PANEL if turned else _LANES) == 0
+        and rows % (_LANES if turned else _PANEL) == 0
+        and _in_rows(weight.transpose(0, 1) if turned else weight)
+        and (bias is None or bias.is_contiguous())
+        and x.numel() > 0
+        and not torch.compiler.is_compiling()
+        and not torch._C._get_tracing_state()  # which would take the result for a constant
+        and not isinstance(library(_NAME, x.dtype), str)
+    )
+
+
+def fused_winograd(
+    x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, *, turned: bool = False
+) -> Tensor:
+    """Convolve x (B, C, H, W) as `sd_ops.winograd.conv_winograd` does, in channels_last.
+
+    A ``turned`` kernel is the transpose of one in channels_last, any other is in channels_last.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    height, width = (side + 2 * padding - 2 for side in x.shape[2:])
+    out = torch.empty(
+        (len(x), len(weight), height, width), dtype=x.dtype, memory_format=torch.channels_last
+    )
+    sizes = _Sizes(
+        len(x), *x.shape[2:], x.shape[1], len(weight), padding, turned, torch.get_num_threads()
+    )
+    if kernels(_NAME, x.dtype).convolve(*map(_place, (out, x, weight, bias)), sizes):
+        raise MemoryError("no memory for the tiles of a convolution: use a smaller size")
+    return out
+
+
+def _in_rows(weight: Tensor) -> bool:
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def _place(x: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if x is None else x.data_ptr())
