@@ -25,26 +25,36 @@ def be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LIMITS, "processor", lambda: name)
 
 
+INTEL, AMD = "Intel Xeon", "AMD EPYC"
+
+
 @pytest.mark.parametrize(
-    ("units", "name"),
+    ("units", "others", "name"),
     [
-        ({"amx_tile", "avx512_bf16"}, "amx"),
-        ({"avx512_bf16"}, "avx512_bf16"),
-        (set(), "other"),
+        ({"amx_tile", "avx512_bf16"}, {"avx512_fp16": True, "cpu_name": INTEL}, "amx"),
+        ({"avx512_bf16"}, {"avx512_fp16": True, "cpu_name": INTEL}, "avx512_fp16"),
+        ({"avx512_bf16"}, {"avx512_fp16": False, "cpu_name": INTEL}, "avx512_bf16"),
+        ({"avx512_bf16"}, {"avx512_fp16": False, "cpu_name": AMD}, "avx512_bf16"),
+        ({"avx512_bf16"}, {"avx512_fp16": True, "cpu_name": AMD}, "avx512_bf16"),
+        ({"avx512_bf16"}, {}, "avx512_bf16"),
+        (set(), {"cpu_name": INTEL}, "other"),
     ],
 )
 def test_a_processor_is_known_by_the_products_it_offers(
-    units: set[str], name: str, monkeypatch: pytest.MonkeyPatch
+    units: set[str], others: dict[str, object], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for unit in ("amx_tile", "avx512_bf16"):
         monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda unit=unit: unit in units)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: others)
     assert LIMITS._recognised() == name
 
 
 def test_a_torch_that_cannot_tell_is_one_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    for unit in ("amx_tile", "avx512_bf16"):
-        monkeypatch.delattr(torch.cpu, f"_is_{unit}_supported", raising=False)
+    for unit in ("_is_amx_tile_supported", "_is_avx512_bf16_supported", "get_capabilities"):
+        monkeypatch.delattr(torch.cpu, unit, raising=False)
     assert LIMITS._recognised() == "other"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert LIMITS._recognised() == "avx512_bf16"
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
@@ -93,7 +103,9 @@ def test_every_processors_path_gives_the_same(
     assert error < (1e-5 if dtype == torch.float32 else 4e-3)
 
 
-@pytest.mark.parametrize(("name", "by_rows"), [("amx", 0), ("avx512_bf16", 1), ("other", 0)])
+@pytest.mark.parametrize(
+    ("name", "by_rows"), [("amx", 0), ("avx512_bf16", 1), ("avx512_fp16", 0), ("other", 0)]
+)
 def test_halves_are_attended_by_rows_where_torchs_kernel_is_slow(
     name: str, by_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sd_ops import attention
-from sd_ops.native.library import library, why_not_native
+from sd_ops.native.library import PRODUCTS, library, why_not_native
 
 # By their paths, for the package hands on functions of these names.
 NATIVE = importlib.import_module("sd_ops.native.attention")
@@ -23,27 +23,31 @@ HALVES = torch.bfloat16
 NEEDED = {dtype: why_not_native(dtype) for dtype in (torch.float32, HALVES)}
 
 
+def _why_not(dtype: torch.dtype, products: str | None) -> str | None:
+    if products == "tiles" and "amx_bf16" not in LIBRARY._processor():
+        return "the processor has no tiles"
+    return NEEDED[dtype]
+
+
 def kinds() -> list[object]:
     """Return each type with what multiplies it; those that this processor lacks are skipped."""
     return [
         pytest.param(
             dtype,
-            tiles,
-            id=name,
-            marks=pytest.mark.skipif(NEEDED[dtype] is not None, reason=str(NEEDED[dtype])),
+            products,
+            id=products or "float32",
+            marks=pytest.mark.skipif(
+                (why := _why_not(dtype, products)) is not None, reason=str(why)
+            ),
         )
-        for name, dtype, tiles in (
-            ("float32", torch.float32, True),
-            ("tiles", HALVES, True),
-            ("pairs", HALVES, False),
-        )
+        for dtype, products in ((torch.float32, None), *((HALVES, name) for name in PRODUCTS))
     ]
 
 
 @pytest.fixture
-def kernels(dtype: torch.dtype, tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let attention be by the kernels of a type, in tiles or not."""
-    chosen = library("attention", dtype, tiles=tiles)
+def kernels(dtype: torch.dtype, products: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attention be by the kernels of a type that multiply so."""
+    chosen = library("attention", dtype, products=products)
     assert isinstance(chosen, ctypes.CDLL)
     monkeypatch.setattr(NATIVE, "library", lambda *_: chosen)
 
@@ -78,7 +82,7 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("queries", "keys", "width", "peaked"), SIZES)
-@pytest.mark.parametrize(("dtype", "tiles"), kinds())
+@pytest.mark.parametrize(("dtype", "products"), kinds())
 @pytest.mark.usefixtures("kernels")
 def test_it_attends_as_torch_does(
     dtype: torch.dtype, queries: int, keys: int, width: int, peaked: float
@@ -93,7 +97,7 @@ def test_it_attends_as_torch_does(
 
 
 @pytest.mark.parametrize(("queries", "keys", "width", "peaked"), SIZES)
-@pytest.mark.parametrize(("dtype", "tiles"), kinds())
+@pytest.mark.parametrize(("dtype", "products"), kinds())
 @pytest.mark.usefixtures("kernels")
 def test_it_learns_as_torch_does(
     dtype: torch.dtype, queries: int, keys: int, width: int, peaked: float
@@ -117,7 +121,7 @@ def test_it_learns_as_torch_does(
         assert apart < 1.3 * allowed + 1e-5 * float(true.norm()) + 1e-6 * largest
 
 
-@pytest.mark.parametrize(("dtype", "tiles"), kinds())
+@pytest.mark.parametrize(("dtype", "products"), kinds())
 @pytest.mark.usefixtures("kernels")
 def test_scores_may_be_as_large_as_they_like(dtype: torch.dtype) -> None:
     q, k, v = qkv(dtype, 40, 700, 40, 1.0)
@@ -131,7 +135,7 @@ def test_scores_may_be_as_large_as_they_like(dtype: torch.dtype) -> None:
     assert error(found, exact) < 3 * error(torchs, exact) + torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize(("dtype", "tiles"), kinds())
+@pytest.mark.parametrize(("dtype", "products"), kinds())
 @pytest.mark.usefixtures("kernels")
 def test_what_is_not_a_number_is_not_hidden(dtype: torch.dtype) -> None:
     q, k, v = qkv(dtype, 40, 50, 16, 1.0)
@@ -142,7 +146,7 @@ def test_what_is_not_a_number_is_not_hidden(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 5])
-@pytest.mark.parametrize(("dtype", "tiles"), kinds())
+@pytest.mark.parametrize(("dtype", "products"), kinds())
 @pytest.mark.usefixtures("kernels")
 def test_the_number_of_threads_changes_nothing(
     dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch
@@ -159,7 +163,7 @@ def test_the_number_of_threads_changes_nothing(
         assert torch.equal(ours, other)
 
 
-@pytest.mark.parametrize(("dtype", "tiles"), kinds())
+@pytest.mark.parametrize(("dtype", "products"), kinds())
 @pytest.mark.usefixtures("kernels")
 def test_tensors_are_taken_as_they_lie(dtype: torch.dtype) -> None:
     q, k, v = qkv(dtype, 60, 50, 16, 1.0)
@@ -190,7 +194,7 @@ def test_nothing_else_is_taken() -> None:
     assert not NATIVE.may_attend(torch.nn.Parameter(q), k, v)
 
 
-@pytest.mark.parametrize(("dtype", "tiles"), kinds())
+@pytest.mark.parametrize(("dtype", "products"), kinds())
 @pytest.mark.usefixtures("kernels")
 def test_auto_takes_it_where_it_is_the_faster_one(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -321,13 +325,21 @@ def test_elsewhere_it_says_why_not(
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["attention", "pointwise"])
-@pytest.mark.parametrize(("half", "tiles"), [(0, 0), (1, 0), (1, 1)])
+@pytest.mark.parametrize("name", ["attention", "linear", "pointwise", "winograd"])
+@pytest.mark.parametrize(("half", "tiles", "pairs"), [(0, 0, 0), (1, 0, 0), (1, 0, 1), (1, 1, 1)])
 def test_compilers_have_nothing_to_complain_of(
-    name: str, half: int, tiles: int, tmp_path: Path
+    name: str, half: int, tiles: int, pairs: int, tmp_path: Path
 ) -> None:
-    types = (f"-DHALF={half}", f"-DTILES={tiles}")
-    units = ("-mavx512f", "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mavx512bw", "-mfma")
+    types = (f"-DHALF={half}", f"-DTILES={tiles}", f"-DPAIRS={pairs}")
+    units = (
+        "-mavx512f",
+        "-mavx512bf16",
+        "-mamx-tile",
+        "-mamx-bf16",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mfma",
+    )
     source = Path(LIBRARY.__file__).parent / f"{name}.c"
     flags = ("-O1", *units, "-fopenmp", "-Wall", "-Wextra", *types, "-c", str(source))
     done = subprocess.run(

@@ -106,7 +106,7 @@ def test_a_number_of_steps_out_of_range_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "multiplies", "wanted"),
+    ("network", "quick", "wanted"),
     [
         (sd15(), True, "bf16"),
         (dit_xl_2(), True, "bf16"),
@@ -116,13 +116,25 @@ def test_a_number_of_steps_out_of_range_is_refused() -> None:
         (None, True, "fp32"),
     ],
 )
-def test_large_networks_are_drawn_with_bf16_where_the_processor_has_it(
-    network: object, multiplies: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+def test_large_networks_are_drawn_with_bf16_where_that_is_quick(
+    network: object, quick: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sd_pipeline.precision._multiplies_bfloat16", lambda: multiplies)
+    monkeypatch.setattr("sd_pipeline.precision._is_quick_in_bfloat16", lambda: quick)
     assert name_of(resolve_dtype("auto", CPU, network)) == wanted  # type: ignore[arg-type]
     assert resolve_dtype("fp32", CPU, network) == torch.float32  # type: ignore[arg-type]
     assert resolve_dtype("auto", torch.device("cuda"), network) == torch.float16  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("why_not", [None, "no compiler"])
+@pytest.mark.parametrize("name", ["amx", "avx512_bf16", "avx512_fp16"])
+def test_slow_products_of_halves_are_for_our_own_kernels(
+    name: str, why_not: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr("sd_pipeline.precision.processor", lambda: name)
+    monkeypatch.setattr("sd_pipeline.precision.why_not_native", lambda _: why_not)
+    wanted = "fp32" if name == "avx512_fp16" and why_not else "bf16"
+    assert name_of(resolve_dtype("auto", CPU, sd15())) == wanted
 
 
 def test_an_unknown_dtype_is_refused_before_the_model_is_opened(tmp_path: Path) -> None:

@@ -105,9 +105,7 @@ def _winograd_weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: 
         return winograd_weight_gradient(x, grad, padding)
     grad = grad.contiguous(memory_format=torch.channels_last)
     places = (_ONE, (padding, padding), _ONE, False, _NONE, 1)
-    _, found, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, *places, _ONLY_WEIGHT
-    )
+    _, found, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *places, _ONLY_WEIGHT)
     gradient: Tensor = found
     return gradient
 

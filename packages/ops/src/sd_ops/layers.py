@@ -18,6 +18,7 @@ from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.fused_bias import linear_fused, may_fuse_bias
 from sd_ops.int8 import int8_values
 from sd_ops.limits import limits
+from sd_ops.native.linear import fused_linear, may_fuse_linear
 from sd_ops.native.winograd import may_fuse_winograd
 from sd_ops.tokenwise import Tokenwise
 from sd_ops.unfolded import conv_unfolded, num_pixels
@@ -40,6 +41,8 @@ class Linear(nn.Linear):
             return cast_linear(x, weight, self.bias, dtype)
         if not self.fast or not _may(x, weight):
             return F.linear(x, weight, self.bias)
+        if may_fuse_linear(x, weight, self.bias):
+            return fused_linear(x, weight, self.bias)
         num_tokens, learns = x.numel() // x.shape[-1], torch.is_grad_enabled()
         known = limits(x.dtype)
         if num_tokens >= known.min_tokens_to_fuse and may_fuse_bias(self.bias):
@@ -70,6 +73,10 @@ class Conv2d(nn.Conv2d):
             return self._plainly(x, weight)
         x, learns = x.contiguous(memory_format=torch.channels_last), torch.is_grad_enabled()
         weight = self.laid_out(weight)
+        if self._is_linear():
+            tokens, matrix = x.permute(0, 2, 3, 1), weight.flatten(1)
+            if may_fuse_linear(tokens, matrix, self.bias):
+                return fused_linear(tokens, matrix, self.bias).permute(0, 3, 1, 2)
         if self._is_plain():
             padding = int(self.padding[0])
             if self._takes_winograd(x, weight):
@@ -109,6 +116,11 @@ class Conv2d(nn.Conv2d):
             and self.padding in ((0, 0), (1, 1))
             and min(self.in_channels, self.out_channels) >= _MIN_CHANNELS
         )
+
+    def _is_linear(self) -> bool:
+        """Whether this maps every pixel by itself."""
+        alone = self.kernel_size == (1, 1) and self.stride == (1, 1) and self.padding == (0, 0)
+        return alone and self._is_simple()
 
     def _is_simple(self) -> bool:
         zeros = self.padding_mode == "zeros" and not isinstance(self.padding, str)

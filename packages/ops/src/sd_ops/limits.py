@@ -59,8 +59,8 @@ NEVER = 2**62
 class Limits:
     """From what size on a path is taken, or up to which: for one processor and one type.
 
-    Winograd's are of float32 alone but for `min_tiles_natively`: in halves its transforms would lose
-    digits, and our own kernel computes them in float32.
+    Winograd's are of float32 alone, for in halves its transforms would lose digits; but our own
+    kernel, whose limit is `min_tiles_natively`, computes them in float32.
     """
 
     min_tokens: int = NEVER
@@ -71,6 +71,9 @@ class Limits:
 
     min_tokens_to_fuse: int = NEVER
     """Of a linear layer whose bias is added within its product."""
+
+    min_tokens_natively: int = NEVER
+    """Of a linear layer by our own kernel, where no gradient is wanted."""
 
     max_pixels: int = 0
     """Of a 3x3 convolution as one product, all pictures' together."""
@@ -136,6 +139,18 @@ _TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
                 min_queries_to_learn=64,
                 min_rows=1024,
                 max_keys_to_learn=256,
+                min_tiles_natively=16,
+            ),
+        },
+        "avx512_fp16": {
+            torch.float32: _FLOAT32,
+            torch.bfloat16: Limits(
+                min_tokens_natively=16,
+                max_pixels=4096,
+                min_queries=64,
+                min_queries_to_learn=64,
+                max_keys_to_learn=256,
+                min_tiles_natively=4,
             ),
         },
         "other": {torch.float32: _FLOAT32},
@@ -158,7 +173,13 @@ def limits(dtype: torch.dtype) -> Limits:
 def _recognised() -> str:
     if _offers("amx_tile"):
         return "amx"
-    return "avx512_bf16" if _offers("avx512_bf16") else "other"
+    if not _offers("avx512_bf16"):
+        return "other"
+    # Of Intel's, the ones that have no tiles, or whose tiles a virtual machine hides.
+    asked = getattr(torch.cpu, "get_capabilities", None)
+    known = asked() if asked is not None else {}
+    by_intel = str(known.get("cpu_name", "")).startswith("Intel")
+    return "avx512_fp16" if by_intel and known.get("avx512_fp16") else "avx512_bf16"
 
 
 def _offers(unit: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from sd_ops.native.linear import fused_linear, may_fuse_linear
 from sd_ops.padding import padded
 
 __all__ = ["conv_unfolded", "num_pixels"]
@@ -38,5 +39,7 @@ def conv_unfolded(
         (by_image, stride[0] * by_row, stride[1] * by_column, by_row, 1),
     )
     matrix = weight.permute(0, 2, 3, 1).reshape(num_out, -1)
-    out = F.linear(rows.reshape(-1, matrix.shape[1]), matrix, bias)
+    tokens = rows.reshape(-1, matrix.shape[1])
+    best = fused_linear if may_fuse_linear(tokens, matrix, bias) else F.linear
+    out = best(tokens, matrix, bias)
     return out.view(len(x), height, width, num_out).permute(0, 3, 1, 2)

@@ -5,6 +5,8 @@ from types import MappingProxyType
 
 import torch
 
+from sd_ops.limits import processor
+from sd_ops.native.library import why_not_native
 from sd_pipeline.errors import PipelineError
 from sd_unet import BackboneConfig, UNetConfig
 
@@ -20,17 +22,18 @@ def resolve_dtype(
 ) -> torch.dtype:
     """Return the dtype called ``name``, which "auto" leaves to the device and the network.
 
-    That is fp16 on CUDA; bf16 for a large network on a processor that multiplies in it; else fp32.
-    Large is a network of 1,024 channels or more, as Stable Diffusion's are. There a step takes two
-    thirds of the time, and the weights half the memory. A small one is quick as it is, and its
-    pictures stay the same to the digit on every machine. Raises ``PipelineError`` for another name.
+    That is fp16 on CUDA; bf16 for a large network on a processor that is no slower in it; else
+    fp32. Large is a network of 1,024 channels or more, as Stable Diffusion's are. There a step
+    takes two thirds of the time where bfloat16 is multiplied faster, and the weights half the
+    memory. A small one is quick as it is, and its pictures stay the same to the digit on every
+    machine. Raises ``PipelineError`` for another name.
     """
     if name == "auto":
         if device.type == "cuda":
             return torch.float16
         large = network is not None and _num_channels(network) >= _MANY_CHANNELS
-        multiplies = device.type == "cpu" and _multiplies_bfloat16()
-        return torch.bfloat16 if large and multiplies else torch.float32
+        quick = device.type == "cpu" and _is_quick_in_bfloat16()
+        return torch.bfloat16 if large and quick else torch.float32
     if name not in DTYPES:
         raise PipelineError(f"dtype is {name!r}; it must be auto, {', '.join(DTYPES)}")
     return DTYPES[name]
@@ -47,10 +50,13 @@ def _num_channels(network: BackboneConfig) -> int:
     return network.channels
 
 
-def _multiplies_bfloat16() -> bool:
+def _is_quick_in_bfloat16() -> bool:
     """Tell whether this processor has products of bfloat16, in AVX-512 or in tiles (AMX).
 
-    Where it has none they are done in float32, one conversion after the other, and slower.
+    Where it has none they are done in float32, one conversion after the other, and slower. Where
+    they take twice float32's time our own kernels do without, and torch's would not.
     """
     known = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in _UNITS)
-    return any(asked is not None and asked() for asked in known)
+    if not any(asked is not None and asked() for asked in known):
+        return False
+    return processor() != "avx512_fp16" or why_not_native(torch.bfloat16) is None

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 typedef uint32_t word;
-enum { PER_WORD = 4 / sizeof(number) };
+enum { PER_WORD = PAIRS ? 2 : 1 };
 #if TILES
 enum { VECTORS = 2, ROWS = 16, BLOCK = 256 };
 #else
@@ -107,7 +107,7 @@ static void begin(void) {}
 static void end(void) {}
 
 static inline __m512 times(__m512 sum, word a, __m512 b) {
-#if HALF
+#if PAIRS
     return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
 #else
     return _mm512_fmadd_ps((__m512)_mm512_set1_epi32((int)a), b, sum);
@@ -155,31 +155,57 @@ static long words_of(long width) { return width / PER_WORD; }
 static long size_of_rows(long rows, long width) { return up(words_of(width), PANEL) * up(rows, PANEL_ROWS); }
 static long size_of_columns(long rows, long width) { return up(rows, PANEL_ROWS) / PER_WORD * up(width, ROWS); }
 
-/* Words at `to` and `from`, which may lie at any even address; its size is known, and so it is one move. */
-static inline void copy_word(void *to, const void *from) { memcpy(to, from, sizeof(word)); }
+/* The first words of a row, at most 16, zeros behind; each is one number or two. */
+static inline __m512 load_words(const number *from, long count) {
+#if HALF && !PAIRS
+    return load_some(from, count);
+#else
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+#endif
+}
+
+/* The first values of one row, or in pairs of two, as words; at most 16, zeros behind. */
+static inline __m512 join_rows(const number *first, const number *second, long count) {
+#if PAIRS
+    const __mmask16 some = (__mmask16)((1u << count) - 1);
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, first));
+    if (!second) return (__m512)low;
+    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, second));
+    return (__m512)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+#else
+    (void)second;
+    return load_some(first, count);
+#endif
+}
 
 /* Rows (rows, width) as they are, their words in panels, zeros behind. */
 static panels lay_rows(word *to, const number *from, long stride, long rows, long width) {
-    const long words = words_of(width);
-    panels laid = {to, up(rows, PANEL_ROWS) * PANEL};
-    if (words % PANEL || rows % PANEL_ROWS) memset(to, 0, size_of_rows(rows, width) * sizeof(word));
-    for (long start = 0; start < words; start += PANEL, to += laid.panel)
-        for (long r = 0; r < rows; r++) {
-            const number *row = from + r * stride + start * PER_WORD;
-            if (words - start >= PANEL) memcpy(to + r * PANEL, row, PANEL * sizeof(word));
-            else for (long w = 0; w < words - start; w++) copy_word(to + r * PANEL + w, row + w * PER_WORD);
+    const long words = words_of(width), all = up(rows, PANEL_ROWS);
+    panels laid = {to, all * PANEL};
+    for (long w = 0; w < words; w += PANEL)
+        for (long r = 0; r < all; r++, to += PANEL) {
+            const long count = least(words - w, PANEL);
+            _mm512_storeu_ps(to, r < rows ? load_words(from + r * stride + w * PER_WORD, count) : _mm512_setzero_ps());
         }
     return laid;
 }
 
 /* Their transpose (width, rows), the words of 16 or 32 rows in a panel, zeros behind. */
 static panels lay_columns(word *to, const number *from, long stride, long rows, long width) {
-    panels laid = {to, up(width, ROWS) * PANEL};
-    if (width % ROWS || rows % PANEL_ROWS) memset(to, 0, size_of_columns(rows, width) * sizeof(word));
-    for (long r = 0; r < rows; r++) {
-        number *column = (number *)(to + r / PANEL_ROWS * laid.panel) + r % PANEL_ROWS;
-        for (long d = 0; d < width; d++) column[d * PANEL_ROWS] = from[r * stride + d];
-    }
+    const long height = up(width, ROWS);
+    panels laid = {to, height * PANEL};
+    for (long r = 0; r < rows; r += PANEL_ROWS, to += laid.panel)
+        for (long d = 0; d < height; d += LANES) {
+            const long count = least(LANES, width - d);
+            __m512 x[LANES];
+            for (int i = 0; i < PANEL; i++) {
+                const long row = r + i * PER_WORD;
+                const number *at = from + row * stride + d;
+                x[i] = row < rows ? join_rows(at, row + 1 < rows ? at + stride : NULL, count) : _mm512_setzero_ps();
+            }
+            turn(x);
+            for (int i = 0; i < least(LANES, height - d); i++) _mm512_storeu_ps(to + (d + i) * PANEL, x[i]);
+        }
     return laid;
 }
 
@@ -189,14 +215,20 @@ static panels from_column(panels a, long row) { return (panels){a.from + row / P
 /* N rows (or fewer, and zeros) as the right side of a product: (words, N). */
 static void lay_block(word *to, const number *from, long stride, long rows, long width) {
     const long words = words_of(width);
-    if (words % PANEL || rows < N) memset(to, 0, up(words, PANEL) * N * sizeof(word));
-    for (long r = 0; r < rows; r++)
-        for (long w = 0; w < words; w++) copy_word(to + w * N + r, from + r * stride + w * PER_WORD);
+    for (long w = 0; w < words; w += LANES)
+        for (long r = 0; r < N; r += LANES) {
+            const long count = least(LANES, words - w);
+            __m512 x[LANES];
+            for (int i = 0; i < LANES; i++)
+                x[i] = r + i < rows ? load_words(from + (r + i) * stride + w * PER_WORD, count) : _mm512_setzero_ps();
+            turn(x);
+            for (int i = 0; i < LANES; i++) _mm512_storeu_ps(to + (w + i) * N + r, x[i]);
+        }
 }
 
-/* Two rows of N (in float32 one) as a row of words. */
+/* Two rows of N, or where a word is one number one, as a row of words. */
 static inline void put_words(word *to, const __m512 first[VECTORS], const __m512 second[VECTORS]) {
-#if HALF
+#if PAIRS
     const __m512i turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
                                            22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int v = 0; v < VECTORS; v++)
@@ -208,18 +240,19 @@ static inline void put_words(word *to, const __m512 first[VECTORS], const __m512
 #endif
 }
 
-/* Columns of (width, N), each times its factor, to rows; `from` is used up. */
-static void give_rows(number *to, long stride, long rows, float *from, long width, const __m512 factors[VECTORS]) {
-    word *words = (word *)from;
-    for (long d = 0; d < width; d += PER_WORD) {
-        __m512 scaled[2][VECTORS];
-        for (int i = 0; i < PER_WORD; i++)
-            for (int v = 0; v < VECTORS; v++)
-                scaled[i][v] = _mm512_mul_ps(_mm512_loadu_ps(from + (d + i) * N + v * LANES), factors[v]);
-        put_words(words + d / PER_WORD * N, scaled[0], scaled[1]);
-    }
-    for (long r = 0; r < rows; r++)
-        for (long w = 0; w < words_of(width); w++) copy_word(to + r * stride + w * PER_WORD, words + w * N + r);
+/* Columns of (width, N), each times its factor, as rows. */
+static void give_rows(number *to, long stride, long rows, const float *from, long width, const __m512 factors[VECTORS]) {
+    for (int v = 0; v < VECTORS; v++)
+        for (long d = 0; d < width; d += LANES) {
+            const long count = least(LANES, width - d);
+            __m512 x[LANES];
+            for (int i = 0; i < LANES; i++)
+                x[i] = i < count ? _mm512_mul_ps(_mm512_loadu_ps(from + (d + i) * N + v * LANES), factors[v])
+                                 : _mm512_setzero_ps();
+            turn(x);
+            for (long i = 0; i < LANES && v * LANES + i < rows; i++)
+                store_some(to + (v * LANES + i) * stride + d, count, x[i]);
+        }
 }
 
 /* -- Softmax -------------------------------------------------------------------------------------- */

@@ -18,7 +18,11 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["kernels", "library", "why_not_native"]
+from sd_ops.limits import processor
+
+__all__ = ["PRODUCTS", "kernels", "library", "why_not_native"]
+
+PRODUCTS = ("tiles", "pairs", "floats")
 
 _HERE = Path(__file__).parent
 _COMPILERS = ("cc", "gcc", "clang")
@@ -49,17 +53,22 @@ def kernels(name: str, dtype: torch.dtype) -> ctypes.CDLL:
 
 
 @cache
-def library(name: str, dtype: torch.dtype, *, tiles: bool = True) -> ctypes.CDLL | str:
+def library(name: str, dtype: torch.dtype, *, products: str | None = None) -> ctypes.CDLL | str:
     """Return the kernels of ``name``.c for a type, or a line that says why there are none.
 
-    The first call on a machine compiles them. ``tiles`` may be told not to be used.
+    The first call on a machine compiles them. They multiply as this processor does best, or by the
+    ``products`` of bfloat16 that are named, one of `PRODUCTS`.
     """
     if reason := _why_not_here(dtype):
         return reason
     source = _HERE / f"{name}.c"
     # A compiler that knows no tiles shall fail where the processor has them: torch's own use them.
-    tiled = tiles and dtype == torch.bfloat16 and "amx_bf16" in _processor()
-    defines = (f"-DHALF={int(dtype == torch.bfloat16)}", f"-DTILES={int(tiled)}")
+    products = "floats" if dtype == torch.float32 else products or _best_products()
+    defines = (
+        f"-DHALF={int(dtype == torch.bfloat16)}",
+        f"-DTILES={int(products == 'tiles')}",
+        f"-DPAIRS={int(products != 'floats')}",
+    )
     try:
         texts = [file.read_bytes() for file in (source, *sorted(_HERE.glob("*.h")))]
         stem = f"{name}-{_digest(*texts, repr((_FLAGS, defines, _processor())).encode())}"
@@ -69,6 +78,13 @@ def library(name: str, dtype: torch.dtype, *, tiles: bool = True) -> ctypes.CDLL
         return loaded if loaded.ready() else "the system does not let this process multiply tiles"
     except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:
         return _cannot(getattr(error, "stderr", None) or str(error))
+
+
+def _best_products() -> str:
+    """Return what bfloat16 is best multiplied by."""
+    if "amx_bf16" in _processor():
+        return "tiles"
+    return "floats" if processor() == "avx512_fp16" else "pairs"
 
 
 def _cannot(said: str) -> str:

@@ -1,4 +1,5 @@
-/* Numbers of the type that a kernel is compiled for (HALF=1: bfloat16, 0: float32), 16 of them as float32. */
+/* Numbers of the type that a kernel is compiled for (HALF=1: bfloat16, 0: float32), 16 of them as float32; `some`
+ * are the first of 16, and zeros in the place of the others. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,12 +20,25 @@ static inline __m512 load(const number *from) {
     return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from)), 16);
 }
 static inline void store(number *to, __m512 x) { _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(x)); }
+static inline __m512 load_some(const number *from, long count) {
+    const __m256i numbers = _mm256_maskz_loadu_epi16((__mmask16)((1u << count) - 1), from);
+    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
+}
+static inline void store_some(number *to, long count, __m512 x) {
+    _mm256_mask_storeu_epi16(to, (__mmask16)((1u << count) - 1), (__m256i)_mm512_cvtneps_pbh(x));
+}
 #else
 typedef float number;
 
 static inline float as_float(number x) { return x; }
 static inline __m512 load(const number *from) { return _mm512_loadu_ps(from); }
 static inline void store(number *to, __m512 x) { _mm512_storeu_ps(to, x); }
+static inline __m512 load_some(const number *from, long count) {
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+}
+static inline void store_some(number *to, long count, __m512 x) {
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), x);
+}
 #endif
 
 static const float LOG2_E = 1.44269504f;
@@ -49,4 +63,36 @@ static inline __m512 power(__m512 x) {
     y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.93147181e-1f));
     y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(y, whole);
+}
+
+/* Turn 16 rows of 16 values, in place, to columns. */
+static inline __attribute__((always_inline)) void turn(__m512 x[LANES]) {
+    __m512 y[LANES];
+    /* Within each quarter of a row: pairs of rows, then fours. */
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i += 2) {
+        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 4)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            const __m512d low = (__m512d)y[i + j], high = (__m512d)y[i + 2 + j];
+            x[i + 2 * j] = (__m512)_mm512_unpacklo_pd(low, high);
+            x[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd(low, high);
+        }
+    /* Quarters: even and odd ones of the first and the last eight rows, then of all. */
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++)
+#pragma GCC unroll 2
+        for (int i = 0; i < LANES; i += 8) {
+            y[i + j] = _mm512_shuffle_f32x4(x[i + j], x[i + 4 + j], 0x88);
+            y[i + 4 + j] = _mm512_shuffle_f32x4(x[i + j], x[i + 4 + j], 0xdd);
+        }
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) {
+        x[j] = _mm512_shuffle_f32x4(y[j], y[8 + j], 0x88);
+        x[8 + j] = _mm512_shuffle_f32x4(y[j], y[8 + j], 0xdd);
+    }
 }

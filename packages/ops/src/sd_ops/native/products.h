@@ -50,37 +50,3 @@ static void multiply(float *c, long rows, const float *a, long depth, const floa
         }
     }
 }
-
-/* 16 rows of 16 numbers, `row` numbers apart, as 16 columns. */
-static inline __attribute__((always_inline)) void turn(__m512 to[LANES], const number *from, long row) {
-    __m512 x[LANES], y[LANES];
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) x[i] = load(from + i * row);
-    /* Within each quarter of a row: pairs of rows, then fours. */
-#pragma GCC unroll 8
-    for (int i = 0; i < LANES; i += 2) {
-        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < LANES; i += 4)
-#pragma GCC unroll 2
-        for (int j = 0; j < 2; j++) {
-            const __m512d low = (__m512d)y[i + j], high = (__m512d)y[i + 2 + j];
-            x[i + 2 * j] = (__m512)_mm512_unpacklo_pd(low, high);
-            x[i + 2 * j + 1] = (__m512)_mm512_unpackhi_pd(low, high);
-        }
-    /* Quarters: even and odd ones of the first and the last eight rows, then of all. */
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++)
-#pragma GCC unroll 2
-        for (int i = 0; i < LANES; i += 8) {
-            y[i + j] = _mm512_shuffle_f32x4(x[i + j], x[i + 4 + j], 0x88);
-            y[i + 4 + j] = _mm512_shuffle_f32x4(x[i + j], x[i + 4 + j], 0xdd);
-        }
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
-        to[j] = _mm512_shuffle_f32x4(y[j], y[8 + j], 0x88);
-        to[8 + j] = _mm512_shuffle_f32x4(y[j], y[8 + j], 0xdd);
-    }
-}

@@ -131,10 +131,10 @@ static void transform_kernel(float *to, const number *kernel, sizes s, long firs
             __m512 taps[LANES][TAPS];
             for (int tap = 0; tap < TAPS; tap++) {
                 __m512 columns[LANES];
-                if (s.turned)
-                    for (int i = 0; i < LANES; i++)
-                        columns[i] = load(kernel + ((k + c + i) * TAPS + TAPS - 1 - tap) * s.outputs + first + v);
-                else turn(columns, kernel + ((first + v) * TAPS + tap) * s.channels + k + c, TAPS * s.channels);
+                for (int i = 0; i < LANES; i++)
+                    columns[i] = load(s.turned ? kernel + ((k + c + i) * TAPS + TAPS - 1 - tap) * s.outputs + first + v
+                                               : kernel + ((first + v + i) * TAPS + tap) * s.channels + k + c);
+                if (!s.turned) turn(columns);
                 for (int i = 0; i < LANES; i++) taps[i][tap] = columns[i];
             }
             for (int i = 0; i < LANES; i++) transform_nine(to + (c + i) * N + v, taps[i], depth);

@@ -1,0 +1,235 @@
+"""Our own convolutions and linear layers on CPUs give torch's numbers, and only where they may."""
+
+import importlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sd_ops import Conv2d, Linear, use_fast_paths
+from sd_ops.convolutions import winograd_convolution
+from sd_ops.native.library import why_not_native
+from sd_ops.winograd import conv_winograd
+
+# By their paths, for the package hands on functions of these names.
+LIMITS = importlib.import_module("sd_ops.limits")
+LINEAR = importlib.import_module("sd_ops.native.linear")
+WINOGRAD = importlib.import_module("sd_ops.native.winograd")
+
+HALVES = torch.bfloat16
+LAST = torch.channels_last
+
+
+def needing(dtype: torch.dtype) -> object:
+    why = why_not_native(dtype)
+    return pytest.param(dtype, marks=pytest.mark.skipif(why is not None, reason=str(why)))
+
+
+TYPES = [needing(torch.float32), needing(HALVES)]
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+
+def error(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def kernel(rows: int, channels: int, dtype: torch.dtype) -> Tensor:
+    weight = randn(rows, channels, 3, 3) / (9 * channels) ** 0.5
+    return weight.to(dtype).contiguous(memory_format=LAST)
+
+
+@pytest.fixture
+def slow_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this processor be one whose products of bfloat16 are slower than float32's."""
+    monkeypatch.setattr(LIMITS, "processor", lambda: "avx512_fp16")
+
+
+SHAPES = [
+    # x, outputs, padding
+    ((1, 16, 3, 3), 32, 0),  # one tile, a quarter of which is wanted
+    ((1, 16, 1, 1), 32, 1),
+    ((2, 64, 8, 8), 64, 1),
+    ((3, 80, 9, 14), 96, 1),  # channels and tiles that fill no stretch
+    ((1, 144, 7, 21), 32, 2),
+    ((2, 32, 40, 60), 32, 1),  # more tiles than one band
+    ((1, 1440, 40, 44), 32, 1),  # as many channels that a band is smaller
+]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("shape", "outputs", "padding"), SHAPES)
+@torch.no_grad()
+def test_a_convolution_is_torchs(
+    shape: tuple[int, ...], outputs: int, padding: int, dtype: torch.dtype
+) -> None:
+    x, weight = randn(*shape).to(dtype), kernel(outputs, shape[1], dtype)
+    for bias in (None, randn(outputs).to(dtype)):
+        assert WINOGRAD.may_fuse_winograd(x, weight, bias)
+        found = WINOGRAD.fused_winograd(x, weight, bias, padding)
+        wide = None if bias is None else bias.double()
+        exact = F.conv2d(x.double(), weight.double(), wide, padding=padding)
+        plain = F.conv2d(x, weight, bias, padding=padding)
+        assert found.dtype == dtype
+        assert found.shape == exact.shape
+        assert found.is_contiguous(memory_format=LAST)
+        # In float32 the transforms cost some digits, in halves the sums' are all there.
+        allowed = 5e-6 if dtype == torch.float32 else 1.02 * error(plain, exact)
+        assert error(found, exact) < allowed
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_its_transpose_is_the_inputs_gradient(padding: int, dtype: torch.dtype) -> None:
+    x, weight = randn(2, 64, 13, 18).to(dtype).requires_grad_(), kernel(96, 64, dtype)
+    grad = randn(2, 96, 11 + 2 * padding, 16 + 2 * padding).to(dtype)
+    back = weight.transpose(0, 1)
+    assert WINOGRAD.may_fuse_winograd(grad, back, None, turned=True)
+    found = WINOGRAD.fused_winograd(grad, back, None, 2 - padding, turned=True)
+    (learnt,) = torch.autograd.grad(winograd_convolution(x, weight, None, padding), x, grad)
+    assert torch.equal(found, learnt)
+    exact = torch.nn.grad.conv2d_input(x.shape, weight.double(), grad.double(), padding=padding)
+    assert error(found, exact) < (5e-6 if dtype == torch.float32 else 3e-3)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(1, 64, 9, 9), (2, 64, 40, 40)])  # few tiles, and many
+def test_a_kernel_learns_as_ever(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def learnt(dtype: torch.dtype, path: object) -> list[Tensor]:
+        assert callable(path)
+        leaves = [
+            one.to(dtype).requires_grad_()
+            for one in (randn(*shape), kernel(32, 64, torch.float32), randn(32))
+        ]
+        out = path(*leaves)
+        return list(torch.autograd.grad(out, leaves, randn(*out.shape).to(dtype)))
+
+    if dtype == HALVES and shape[2] == 40:
+        assert LIMITS.limits(HALVES).min_tiles_to_learn > 10**15  # then torch's own learns
+    found = learnt(dtype, lambda *given: winograd_convolution(*given, 1))
+    exact = learnt(torch.float64, lambda *given: F.conv2d(*given, padding=1))
+    for ours, true in zip(found, exact, strict=True):
+        assert ours.dtype == dtype
+        assert error(ours, true) < (1e-5 if dtype == torch.float32 else 5e-3)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@torch.no_grad()
+def test_what_is_not_a_number_stays_in_its_tile(dtype: torch.dtype) -> None:
+    x, weight = randn(2, 32, 16, 16).to(dtype), kernel(32, 32, dtype)
+    x[1, 3, 9, 9] = torch.nan
+    found = WINOGRAD.fused_winograd(x, weight, None, 1)
+    assert found[1, :, 8:11, 8:11].isnan().all()
+    assert not found[0].isnan().any()
+    assert not found[1, :, :4].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@torch.no_grad()
+def test_neither_threads_nor_the_batch_change_a_bit(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, bias = randn(3, 80, 30, 34).to(dtype), kernel(96, 80, dtype), randn(96).to(dtype)
+    tokens, matrix = (
+        x.permute(0, 2, 3, 1).flatten(1, 2).contiguous(),
+        weight[..., 0, 0].contiguous(),
+    )
+    wanted = WINOGRAD.fused_winograd(x, weight, bias, 1)
+    alone = WINOGRAD.fused_winograd(x[1:2], weight, bias, 1)
+    assert torch.equal(alone, wanted[1:2])
+    lines = LINEAR.fused_linear(tokens.to(HALVES), matrix.to(HALVES), None)
+    for threads in (1, 5, 16):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(WINOGRAD.fused_winograd(x, weight, bias, 1), wanted)
+        again = LINEAR.fused_linear(tokens[1:2].to(HALVES), matrix.to(HALVES), None)
+        assert torch.equal(again, lines[1:2])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@torch.no_grad()
+def test_convolutions_of_other_kinds_are_left_to_torch(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, bias = randn(1, 32, 9, 9).to(dtype), kernel(32, 32, dtype), randn(32).to(dtype)
+    may = WINOGRAD.may_fuse_winograd
+    assert may(x, weight, bias)
+    assert not may(x, weight.contiguous(), bias)
+    assert not may(x, kernel(48, 32, dtype), None)
+    assert not may(x, kernel(32, 24, dtype), None)
+    assert not may(x.double(), weight.double(), None)
+    assert not may(x, weight, bias.double())
+    assert not may(x.to("meta"), weight.to("meta"), None)
+    assert not may(x[:0], weight, None)
+    assert not may(x, weight[..., :1, :1], None)
+    monkeypatch.setattr(WINOGRAD, "library", lambda *_: "no compiler")
+    assert not may(x, weight, bias)
+    if dtype == torch.float32:  # then it goes by torch's products
+        found = conv_winograd(x, weight, bias, 1)
+        torch.testing.assert_close(found, F.conv2d(x, weight, bias, padding=1), atol=1e-4, rtol=0)
+
+
+LINES = [
+    # tokens, channels, outputs
+    (16, 16, 32),
+    (77, 768, 320),
+    (300, 336, 64),  # channels that fill no stretch
+    (130, 5120, 96),  # more than is turned at once
+    (33, 64, 5120),
+]
+
+
+@pytest.mark.parametrize(("tokens", "channels", "outputs"), LINES)
+@pytest.mark.parametrize("dtype", TYPES[1:])
+@pytest.mark.usefixtures("slow_pairs")
+@torch.no_grad()
+def test_a_linear_layer_is_torchs(
+    tokens: int, channels: int, outputs: int, dtype: torch.dtype
+) -> None:
+    x = randn(2, tokens, channels).to(dtype)
+    layer = Linear(channels, outputs).to(dtype)
+    for bias in (None, layer.bias):
+        assert LINEAR.may_fuse_linear(x, layer.weight, bias)
+        found, plain = LINEAR.fused_linear(x, layer.weight, bias), F.linear(x, layer.weight, bias)
+        wide = None if bias is None else bias.double()
+        exact = F.linear(x.double(), layer.weight.double(), wide)
+        assert found.dtype == dtype
+        assert found.shape == exact.shape
+        assert error(found, exact) < 1.01 * error(plain, exact)
+
+
+@pytest.mark.parametrize("dtype", TYPES[1:])
+@pytest.mark.usefixtures("slow_pairs")
+def test_halves_are_multiplied_so_where_their_products_are_slow(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def noted(x: Tensor, *rest: Tensor) -> Tensor:
+        asked.append(tuple(x.shape))
+        return LINEAR.fused_linear(x, *rest)
+
+    monkeypatch.setattr("sd_ops.layers.fused_linear", noted)
+    monkeypatch.setattr("sd_ops.unfolded.fused_linear", noted)
+    tokens, picture = randn(1, 20, 64).to(dtype), randn(2, 64, 12, 12).to(dtype)
+    for layer, x, shapes in (
+        (Linear(64, 96), tokens, [(1, 20, 64)]),
+        (Linear(64, 96), tokens[:, :7], []),  # few
+        (Linear(64, 40), tokens, []),  # no whole panels
+        (Conv2d(64, 96, 1), picture, [(2, 12, 12, 64)]),
+        (Conv2d(64, 96, 3, stride=2, padding=1), picture, [(72, 576)]),
+        (Conv2d(64, 96, 1, stride=2), picture, []),
+    ):
+        asked.clear()
+        layer = layer.to(dtype)
+        use_fast_paths(layer, False)
+        with torch.inference_mode():
+            wanted = layer(x)
+            use_fast_paths(layer)
+            found = layer(x)
+        assert asked == shapes
+        torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.01)
+        layer(x)  # and where gradients are wanted as ever
+        assert asked == shapes
