@@ -32,7 +32,7 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         help="auto, fp32, fp16 or bf16. auto: fp16 on CUDA; bf16 for large models on a CPU that "
-        "multiplies in it; else fp32.",
+        "is no slower in it; else fp32.",
     ),
 ]
 MergeTokens = Annotated[

@@ -94,7 +94,7 @@ def _winograd_input_gradient(
 ) -> Tensor:
     # The transpose of a convolution is one with the kernel turned round.
     back = weight.transpose(0, 1)
-    if grad.dtype == torch.float32 or may_fuse_winograd(grad, back, None, turned=True):
+    if grad.dtype == torch.float32 or may_fuse_winograd(grad, back, None):
         return conv_winograd(grad, back, None, 2 - padding, turned=True)
     grad = grad.contiguous(memory_format=torch.channels_last)
     return _input_gradient(grad, weight, shape, _ONE, (padding, padding))

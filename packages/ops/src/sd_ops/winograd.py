@@ -83,7 +83,7 @@ def conv_winograd(
     A kernel as the products want it is four times as large. It is made anew at every call, some
     output channels at a time: that is a hundredth of SD 1.5's step, and keeping it a gigabyte.
     """
-    if may_fuse_winograd(x, weight, bias, turned=turned):
+    if may_fuse_winograd(x, weight, bias):
         return fused_winograd(x, weight, bias, padding, turned=turned)
     batch, _, height, width = x.shape
     height, width = height + 2 * padding - 2, width + 2 * padding - 2

@@ -38,7 +38,7 @@ def why_not_native(dtype: torch.dtype) -> str | None:
     if reason := _why_not_here(dtype):
         return reason
     try:
-        if not any(_store().glob("*.so")):
+        if not any(_store().glob(f"{_stem('attention', _defines(dtype, None))}-*.so")):
             _compiler()
     except (OSError, RuntimeError) as error:
         return _cannot(str(error))
@@ -61,23 +61,31 @@ def library(name: str, dtype: torch.dtype, *, products: str | None = None) -> ct
     """
     if reason := _why_not_here(dtype):
         return reason
-    source = _HERE / f"{name}.c"
-    # A compiler that knows no tiles shall fail where the processor has them: torch's own use them.
-    products = "floats" if dtype == torch.float32 else products or _best_products()
-    defines = (
-        f"-DHALF={int(dtype == torch.bfloat16)}",
-        f"-DTILES={int(products == 'tiles')}",
-        f"-DPAIRS={int(products != 'floats')}",
-    )
+    defines = _defines(dtype, products)
     try:
-        texts = [file.read_bytes() for file in (source, *sorted(_HERE.glob("*.h")))]
-        stem = f"{name}-{_digest(*texts, repr((_FLAGS, defines, _processor())).encode())}"
-        path = _kept(stem) or _compiled(source, stem, defines)
+        stem = _stem(name, defines)
+        path = _kept(stem) or _compiled(name, stem, defines)
         loaded = ctypes.CDLL(str(path))
         # The system wants to be told, once a process, that tiles are to be used.
         return loaded if loaded.ready() else "the system does not let this process multiply tiles"
     except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:
         return _cannot(getattr(error, "stderr", None) or str(error))
+
+
+def _defines(dtype: torch.dtype, products: str | None) -> tuple[str, ...]:
+    # A compiler that knows no tiles shall fail where the processor has them: torch's own use them.
+    products = "floats" if dtype == torch.float32 else products or _best_products()
+    return (
+        f"-DHALF={int(dtype == torch.bfloat16)}",
+        f"-DTILES={int(products == 'tiles')}",
+        f"-DPAIRS={int(products != 'floats')}",
+    )
+
+
+def _stem(name: str, defines: tuple[str, ...]) -> str:
+    """Return what the name of a library begins with: what it is made of, and for."""
+    texts = [file.read_bytes() for file in (_HERE / f"{name}.c", *sorted(_HERE.glob("*.h")))]
+    return f"{name}-{_digest(*texts, repr((_FLAGS, defines, _processor())).encode())}"
 
 
 def _best_products() -> str:
@@ -115,8 +123,8 @@ def _kept(stem: str) -> Path | None:
     return None
 
 
-def _compiled(source: Path, stem: str, defines: tuple[str, ...]) -> Path:
-    """Compile ``source`` and return the library, which is there whole or not at all."""
+def _compiled(name: str, stem: str, defines: tuple[str, ...]) -> Path:
+    """Compile ``name``.c and return the library, which is there whole or not at all."""
     compiler, store = _compiler(), _store()
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store, prefix=".building-") as room:
@@ -124,7 +132,7 @@ def _compiled(source: Path, stem: str, defines: tuple[str, ...]) -> Path:
         # Not linked with a library of threads: torch's own is in the process, and two would be at
         # odds over the processor.
         for command in (
-            (*_FLAGS, *defines, "-c", str(source), "-o", str(parts[0])),
+            (*_FLAGS, *defines, "-c", str(_HERE / f"{name}.c"), "-o", str(parts[0])),
             ("-shared", str(parts[0]), "-o", str(parts[1]), "-lm"),
         ):
             subprocess.run(

@@ -9,7 +9,7 @@
 
 enum { OUT = 4, IN = 6, PLACES = IN * IN, TAPS = 9, DEPTH = 64 };
 /* Tiles of a band, and numbers that they are transformed to: more would not make the kernel's share smaller. */
-enum { MOST_TILES = 128, MOST_SEEN = 6 << 20 };
+enum { MOST_TILES = 128, MOST_SEEN = 3 << 20 };
 
 /* `turned`: the kernel is (C, 3, 3, O) in place of (O, 3, 3, C), and turned by 180 degrees. */
 typedef struct { long images, height, width, channels, outputs, padding, turned, threads; } sizes;

@@ -19,23 +19,20 @@ class _Sizes(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_long) for name in _NAMES)
 
 
-def may_fuse_winograd(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool = False
-) -> bool:
+def may_fuse_winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Tell whether `fused_winograd` takes these: plain tensors, and a kernel for their sizes.
 
     The first question on a machine compiles it.
     """
-    rows, channels = (weight.shape[1], weight.shape[0]) if turned else weight.shape[:2]
+    outputs, channels = weight.shape[:2]
     plain = (x, weight) if bias is None else (x, weight, bias)
     return (
         x.dtype in _TYPES
         and all(type(part) in (Tensor, torch.nn.Parameter) for part in plain)
         and all(part.dtype == x.dtype and part.device.type == "cpu" for part in plain)
         and weight.shape[2:] == (3, 3)
-        and channels % (_PANEL if turned else _LANES) == 0
-        and rows % (_LANES if turned else _PANEL) == 0
-        and _in_rows(weight.transpose(0, 1) if turned else weight)
+        and channels % _LANES == 0
+        and outputs % _PANEL == 0
         and (bias is None or bias.is_contiguous())
         and x.numel() > 0
         and not torch.compiler.is_compiling()
@@ -49,9 +46,13 @@ def fused_winograd(
 ) -> Tensor:
     """Convolve x (B, C, H, W) as `sd_ops.winograd.conv_winograd` does, in channels_last.
 
-    A ``turned`` kernel is the transpose of one in channels_last, any other is in channels_last.
+    A kernel is copied where it is not in channels_last, or one that is ``turned`` not the transpose
+    of one that is.
     """
     x = x.contiguous(memory_format=torch.channels_last)
+    rows = (weight.transpose(0, 1) if turned else weight).contiguous(
+        memory_format=torch.channels_last
+    )
     height, width = (side + 2 * padding - 2 for side in x.shape[2:])
     out = torch.empty(
         (len(x), len(weight), height, width), dtype=x.dtype, memory_format=torch.channels_last
@@ -59,13 +60,9 @@ def fused_winograd(
     sizes = _Sizes(
         len(x), *x.shape[2:], x.shape[1], len(weight), padding, turned, torch.get_num_threads()
     )
-    if kernels(_NAME, x.dtype).convolve(*map(_place, (out, x, weight, bias)), sizes):
+    if kernels(_NAME, x.dtype).convolve(*map(_place, (out, x, rows, bias)), sizes):
         raise MemoryError("no memory for the tiles of a convolution: use a smaller size")
     return out
-
-
-def _in_rows(weight: Tensor) -> bool:
-    return weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def _place(x: Tensor | None) -> ctypes.c_void_p:
