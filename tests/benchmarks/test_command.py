@@ -69,7 +69,7 @@ def test_two_arms_learn_the_same_from_the_same_batch(
     # The peer holds the networks that it encodes with.
     assert (weights["diffusers"] > weights["ours"]) == ("--uncached" in further)
     assert report["correctness"]["passed"] is True
-    assert report["correctness"]["differences"]["ours"]["loss"] < 1e-6
+    assert report["correctness"]["differences"]["ours"]["loss"] < 5e-6
     assert all("beyond_weights" in arm["memory_bytes"] for arm in report["arms"].values())
 
 

@@ -102,7 +102,8 @@ def test_a_seamless_network_knows_no_edge(
             for dim, same in zip((3, 2), joined, strict=True):
                 # By the factor of the deepest level, where a shift is one of its positions.
                 rolled = unet(x.roll(2, dim), t, text).roll(-2, dim)
-                assert torch.allclose(rolled, unet(x, t, text), atol=1e-5) == same
+                # Winograd's tiles round otherwise where a picture is shifted; an edge is tenths.
+                assert torch.allclose(rolled, unet(x, t, text), atol=1e-4) == same
         assert torch.equal(unet(x, t, text), plain)
 
 
