@@ -25,8 +25,10 @@ from torch import Tensor
 from sd_ops import attention, freed_memory_kept
 from sd_ops.attention import by_rows
 from sd_ops.native.library import why_not_native
+from sd_ops.native.linear import fused_linear
+from sd_ops.native.winograd import fused_winograd
 from sd_ops.unfolded import conv_unfolded
-from sd_ops.winograd import conv_winograd
+from sd_ops.winograd import by_products
 
 # Tokens of both samples, channels in and out.
 LINEARS = (
@@ -62,7 +64,9 @@ def linear_paths(tokens: int, num_in: int, num_out: int, dtype: torch.dtype) -> 
         for shape in ((BATCH, tokens // BATCH, num_in), (num_out, num_in), (num_out,))
     )
     picture = x.reshape(1, 1, tokens, num_in).permute(0, 3, 1, 2)
+    ours: Paths = {"native": lambda: fused_linear(x, weight, bias)}
     return {
+        **({} if why_not_native(dtype) else ours),
         "linear": lambda: F.linear(x, weight, bias),
         "1x1 convolution": lambda: F.conv2d(picture, weight[:, :, None, None], bias),
     }
@@ -79,7 +83,9 @@ def convolution_paths(num_in: int, num_out: int, side: int, dtype: torch.dtype) 
         "unfolded": lambda: conv_unfolded(last, kernel, bias, (1, 1), 1),
     }
     if dtype == torch.float32:
-        paths["Winograd"] = lambda: conv_winograd(last, kernel, bias, 1)
+        paths["Winograd"] = lambda: by_products(last, kernel, bias, 1)
+    if not why_not_native(dtype):
+        paths["native"] = lambda: fused_winograd(last, kernel, bias, 1)
     return paths
 
 

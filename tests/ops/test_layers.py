@@ -1,6 +1,7 @@
 """Fast layers give what torch's own give, and know when they may not."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from sd_ops import Conv2d, Linear, lay_out_kernels, use_fast_paths
 from sd_ops.unfolded import conv_unfolded, num_pixels
-from sd_ops.winograd import conv_winograd, num_tiles
+from sd_ops.winograd import by_products, conv_winograd, num_tiles
 
 # Heights and widths that are whole tiles, are not, and are smaller than one.
 SIZES = [(8, 8), (9, 14), (3, 5), (1, 1)]
@@ -38,10 +39,11 @@ def test_winograd_is_a_convolution(size: tuple[int, int], padding: int, with_bia
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_winograds_error_is_that_of_float32() -> None:
+@pytest.mark.parametrize("path", [by_products, conv_winograd])
+def test_winograds_error_is_that_of_float32(path: Callable[..., Tensor]) -> None:
     x, weight = randn(1, 320, 32, 32), randn(64, 320, 3, 3)
     wanted = F.conv2d(x.double(), weight.double(), padding=1)
-    assert relative(conv_winograd(x, weight, None, 1), wanted) < 5e-6
+    assert relative(path(x, weight, None, 1), wanted) < 5e-6
 
 
 @pytest.mark.parametrize("at_once", [1, 36 * 6 * 5, 36 * 6 * 5 * 4])
