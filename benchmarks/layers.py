@@ -25,8 +25,8 @@ from torch import Tensor
 from sd_ops import attention, freed_memory_kept
 from sd_ops.attention import by_rows
 from sd_ops.native.library import why_not_native
-from sd_ops.native.linear import fused_linear
-from sd_ops.native.winograd import fused_winograd
+from sd_ops.native.linear import linear_natively
+from sd_ops.native.winograd import convolve_natively
 from sd_ops.unfolded import conv_unfolded
 from sd_ops.winograd import by_products
 
@@ -64,7 +64,7 @@ def linear_paths(tokens: int, num_in: int, num_out: int, dtype: torch.dtype) -> 
         for shape in ((BATCH, tokens // BATCH, num_in), (num_out, num_in), (num_out,))
     )
     picture = x.reshape(1, 1, tokens, num_in).permute(0, 3, 1, 2)
-    ours: Paths = {"native": lambda: fused_linear(x, weight, bias)}
+    ours: Paths = {"native": lambda: linear_natively(x, weight, bias)}
     return {
         **({} if why_not_native(dtype) else ours),
         "linear": lambda: F.linear(x, weight, bias),
@@ -85,7 +85,7 @@ def convolution_paths(num_in: int, num_out: int, side: int, dtype: torch.dtype) 
     if dtype == torch.float32:
         paths["Winograd"] = lambda: by_products(last, kernel, bias, 1)
     if not why_not_native(dtype):
-        paths["native"] = lambda: fused_winograd(last, kernel, bias, 1)
+        paths["native"] = lambda: convolve_natively(last, kernel, bias, 1)
     return paths
 
 

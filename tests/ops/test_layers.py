@@ -114,7 +114,7 @@ def test_what_winograd_is_not_for_is_done_as_ever(
     layer: Conv2d, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = counted(monkeypatch)
-    monkeypatch.setattr("sd_ops.layers.may_fuse_winograd", lambda *_: False)  # no compiler, say
+    monkeypatch.setattr("sd_ops.layers.may_convolve_natively", lambda *_: False)  # no compiler, say
     x = randn(*shape).to(layer.weight.dtype)
     use_fast_paths(layer, False)
     with torch.inference_mode():

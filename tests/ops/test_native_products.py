@@ -68,15 +68,15 @@ def test_a_convolution_is_torchs(
 ) -> None:
     x, weight = randn(*shape).to(dtype), kernel(outputs, shape[1], dtype)
     for bias in (None, randn(outputs).to(dtype)):
-        assert WINOGRAD.may_fuse_winograd(x, weight, bias)
-        found = WINOGRAD.fused_winograd(x, weight, bias, padding)
+        assert WINOGRAD.may_convolve_natively(x, weight, bias)
+        found = WINOGRAD.convolve_natively(x, weight, bias, padding)
         wide = None if bias is None else bias.double()
         exact = F.conv2d(x.double(), weight.double(), wide, padding=padding)
         plain = F.conv2d(x, weight, bias, padding=padding)
         assert found.dtype == dtype
         assert found.shape == exact.shape
         assert found.is_contiguous(memory_format=LAST)
-        assert torch.equal(found, WINOGRAD.fused_winograd(x, weight.contiguous(), bias, padding))
+        assert torch.equal(found, WINOGRAD.convolve_natively(x, weight.contiguous(), bias, padding))
         # In float32 the transforms cost some digits, in halves the sums' are all there.
         allowed = 5e-6 if dtype == torch.float32 else 1.02 * error(plain, exact)
         assert error(found, exact) < allowed
@@ -88,12 +88,12 @@ def test_its_transpose_is_the_inputs_gradient(padding: int, dtype: torch.dtype) 
     x, weight = randn(2, 64, 13, 18).to(dtype).requires_grad_(), kernel(96, 64, dtype)
     grad = randn(2, 96, 11 + 2 * padding, 16 + 2 * padding).to(dtype)
     back = weight.transpose(0, 1)
-    assert WINOGRAD.may_fuse_winograd(grad, back, None)
-    found = WINOGRAD.fused_winograd(grad, back, None, 2 - padding, turned=True)
+    assert WINOGRAD.may_convolve_natively(grad, back, None)
+    found = WINOGRAD.convolve_natively(grad, back, None, 2 - padding, turned=True)
     (learnt,) = torch.autograd.grad(winograd_convolution(x, weight, None, padding), x, grad)
     assert torch.equal(found, learnt)
     assert torch.equal(
-        found, WINOGRAD.fused_winograd(grad, back.contiguous(), None, 2 - padding, turned=True)
+        found, WINOGRAD.convolve_natively(grad, back.contiguous(), None, 2 - padding, turned=True)
     )
     exact = torch.nn.grad.conv2d_input(x.shape, weight.double(), grad.double(), padding=padding)
     assert error(found, exact) < (5e-6 if dtype == torch.float32 else 3e-3)
@@ -125,7 +125,7 @@ def test_a_kernel_learns_as_ever(shape: tuple[int, ...], dtype: torch.dtype) -> 
 def test_what_is_not_a_number_stays_in_its_tile(dtype: torch.dtype) -> None:
     x, weight = randn(2, 32, 16, 16).to(dtype), kernel(32, 32, dtype)
     x[1, 3, 9, 9] = torch.nan
-    found = WINOGRAD.fused_winograd(x, weight, None, 1)
+    found = WINOGRAD.convolve_natively(x, weight, None, 1)
     assert found[1, :, 8:11, 8:11].isnan().all()
     assert not found[0].isnan().any()
     assert not found[1, :, :4].isnan().any()
@@ -141,14 +141,14 @@ def test_neither_threads_nor_the_batch_change_a_bit(
         x.permute(0, 2, 3, 1).flatten(1, 2).contiguous(),
         weight[..., 0, 0].contiguous(),
     )
-    wanted = WINOGRAD.fused_winograd(x, weight, bias, 1)
-    alone = WINOGRAD.fused_winograd(x[1:2], weight, bias, 1)
+    wanted = WINOGRAD.convolve_natively(x, weight, bias, 1)
+    alone = WINOGRAD.convolve_natively(x[1:2], weight, bias, 1)
     assert torch.equal(alone, wanted[1:2])
-    lines = LINEAR.fused_linear(tokens.to(HALVES), matrix.to(HALVES), None)
+    lines = LINEAR.linear_natively(tokens.to(HALVES), matrix.to(HALVES), None)
     for threads in (1, 5, 16):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert torch.equal(WINOGRAD.fused_winograd(x, weight, bias, 1), wanted)
-        again = LINEAR.fused_linear(tokens[1:2].to(HALVES), matrix.to(HALVES), None)
+        assert torch.equal(WINOGRAD.convolve_natively(x, weight, bias, 1), wanted)
+        again = LINEAR.linear_natively(tokens[1:2].to(HALVES), matrix.to(HALVES), None)
         assert torch.equal(again, lines[1:2])
 
 
@@ -158,7 +158,7 @@ def test_convolutions_of_other_kinds_are_left_to_torch(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, weight, bias = randn(1, 32, 9, 9).to(dtype), kernel(32, 32, dtype), randn(32).to(dtype)
-    may = WINOGRAD.may_fuse_winograd
+    may = WINOGRAD.may_convolve_natively
     assert may(x, weight, bias)
     assert not may(x, kernel(48, 32, dtype), None)
     assert not may(x, kernel(32, 24, dtype), None)
@@ -194,8 +194,11 @@ def test_a_linear_layer_is_torchs(
     x = randn(2, tokens, channels).to(dtype)
     layer = Linear(channels, outputs).to(dtype)
     for bias in (None, layer.bias):
-        assert LINEAR.may_fuse_linear(x, layer.weight, bias)
-        found, plain = LINEAR.fused_linear(x, layer.weight, bias), F.linear(x, layer.weight, bias)
+        assert LINEAR.may_map_natively(x, layer.weight, bias)
+        found, plain = (
+            LINEAR.linear_natively(x, layer.weight, bias),
+            F.linear(x, layer.weight, bias),
+        )
         wide = None if bias is None else bias.double()
         exact = F.linear(x.double(), layer.weight.double(), wide)
         assert found.dtype == dtype
@@ -212,10 +215,10 @@ def test_halves_are_multiplied_so_where_their_products_are_slow(
 
     def noted(x: Tensor, *rest: Tensor) -> Tensor:
         asked.append(tuple(x.shape))
-        return LINEAR.fused_linear(x, *rest)
+        return LINEAR.linear_natively(x, *rest)
 
-    monkeypatch.setattr("sd_ops.layers.fused_linear", noted)
-    monkeypatch.setattr("sd_ops.unfolded.fused_linear", noted)
+    monkeypatch.setattr("sd_ops.layers.linear_natively", noted)
+    monkeypatch.setattr("sd_ops.unfolded.linear_natively", noted)
     tokens, picture = randn(1, 20, 64).to(dtype), randn(2, 64, 12, 12).to(dtype)
     for layer, x, shapes in (
         (Linear(64, 96), tokens, [(1, 20, 64)]),

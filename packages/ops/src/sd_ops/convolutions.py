@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sd_ops.limits import limits
-from sd_ops.native.winograd import may_fuse_winograd
+from sd_ops.native.winograd import may_convolve_natively
 from sd_ops.winograd import conv_winograd, num_tiles, winograd_weight_gradient
 
 __all__ = ["frozen_convolution", "winograd_convolution"]
@@ -94,7 +94,7 @@ def _winograd_input_gradient(
 ) -> Tensor:
     # The transpose of a convolution is one with the kernel turned round.
     back = weight.transpose(0, 1)
-    if grad.dtype == torch.float32 or may_fuse_winograd(grad, back, None):
+    if grad.dtype == torch.float32 or may_convolve_natively(grad, back, None):
         return conv_winograd(grad, back, None, 2 - padding, turned=True)
     grad = grad.contiguous(memory_format=torch.channels_last)
     return _input_gradient(grad, weight, shape, _ONE, (padding, padding))

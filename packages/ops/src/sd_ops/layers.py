@@ -18,8 +18,8 @@ from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.fused_bias import linear_fused, may_fuse_bias
 from sd_ops.int8 import int8_values
 from sd_ops.limits import limits
-from sd_ops.native.linear import fused_linear, may_fuse_linear
-from sd_ops.native.winograd import may_fuse_winograd
+from sd_ops.native.linear import linear_natively, may_map_natively
+from sd_ops.native.winograd import may_convolve_natively
 from sd_ops.tokenwise import Tokenwise
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import conv_winograd, num_tiles
@@ -41,8 +41,8 @@ class Linear(nn.Linear):
             return cast_linear(x, weight, self.bias, dtype)
         if not self.fast or not _may(x, weight):
             return F.linear(x, weight, self.bias)
-        if may_fuse_linear(x, weight, self.bias):
-            return fused_linear(x, weight, self.bias)
+        if may_map_natively(x, weight, self.bias):
+            return linear_natively(x, weight, self.bias)
         num_tokens, learns = x.numel() // x.shape[-1], torch.is_grad_enabled()
         known = limits(x.dtype)
         if num_tokens >= known.min_tokens_to_fuse and may_fuse_bias(self.bias):
@@ -75,8 +75,8 @@ class Conv2d(nn.Conv2d):
         weight = self.laid_out(weight)
         if self._is_linear():
             tokens, matrix = x.permute(0, 2, 3, 1), weight.flatten(1)
-            if may_fuse_linear(tokens, matrix, self.bias):
-                return fused_linear(tokens, matrix, self.bias).permute(0, 3, 1, 2)
+            if may_map_natively(tokens, matrix, self.bias):
+                return linear_natively(tokens, matrix, self.bias).permute(0, 3, 1, 2)
         if self._is_plain():
             padding = int(self.padding[0])
             if self._takes_winograd(x, weight):
@@ -132,7 +132,7 @@ class Conv2d(nn.Conv2d):
             return False
         if tiles >= (known.min_tiles_to_learn if torch.is_grad_enabled() else known.min_tiles):
             return True
-        return tiles >= known.min_tiles_natively and may_fuse_winograd(x, weight, self.bias)
+        return tiles >= known.min_tiles_natively and may_convolve_natively(x, weight, self.bias)
 
 
 def use_fast_paths(module: nn.Module, fast: bool = True) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from sd_ops.native.linear import fused_linear, may_fuse_linear
+from sd_ops.native.linear import linear_natively, may_map_natively
 from sd_ops.padding import padded
 
 __all__ = ["conv_unfolded", "num_pixels"]
@@ -40,6 +40,6 @@ def conv_unfolded(
     )
     matrix = weight.permute(0, 2, 3, 1).reshape(num_out, -1)
     tokens = rows.reshape(-1, matrix.shape[1])
-    best = fused_linear if may_fuse_linear(tokens, matrix, bias) else F.linear
+    best = linear_natively if may_map_natively(tokens, matrix, bias) else F.linear
     out = best(tokens, matrix, bias)
     return out.view(len(x), height, width, num_out).permute(0, 3, 1, 2)

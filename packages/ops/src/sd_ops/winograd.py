@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sd_ops.native.winograd import fused_winograd, may_fuse_winograd
+from sd_ops.native.winograd import convolve_natively, may_convolve_natively
 from sd_ops.padding import padded
 
 __all__ = ["by_products", "conv_winograd", "num_tiles", "winograd_weight_gradient"]
@@ -78,13 +78,13 @@ def conv_winograd(
     As `F.conv2d` with a stride of 1 and the same padding on each side; returns (B, O, H', W') in
     channels_last, which is also the layout in which it takes both with the fewest copies. The
     kernel is first ``turned`` by 180 degrees if asked for. By our own kernel where it takes these
-    (`may_fuse_winograd`), and of bfloat16 only there; else `by_products`.
+    (`may_convolve_natively`), and of bfloat16 only there; else `by_products`.
 
     A kernel as the products want it is four times as large. It is made anew at every call, some
     output channels at a time: that is a hundredth of SD 1.5's step, and keeping it a gigabyte.
     """
-    if may_fuse_winograd(x, weight, bias):
-        return fused_winograd(x, weight, bias, padding, turned=turned)
+    if may_convolve_natively(x, weight, bias):
+        return convolve_natively(x, weight, bias, padding, turned=turned)
     return by_products(x, weight, bias, padding, turned=turned)
 
 

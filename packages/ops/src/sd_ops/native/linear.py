@@ -8,7 +8,7 @@ from torch import Tensor
 from sd_ops.limits import limits
 from sd_ops.native.library import kernels, library
 
-__all__ = ["fused_linear", "may_fuse_linear"]
+__all__ = ["linear_natively", "may_map_natively"]
 
 _NAME = "linear"
 _LANES, _PANEL = 16, 32
@@ -18,8 +18,8 @@ class _Sizes(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_long) for name in ("rows", "depth", "outputs", "threads"))
 
 
-def may_fuse_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Tell whether `fused_linear` is best for these: enough plain tokens, and no gradients.
+def may_map_natively(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Tell whether `linear_natively` is best for these: enough plain tokens, and no gradients.
 
     The first such question on a machine compiles it.
     """
@@ -38,7 +38,7 @@ def may_fuse_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-def fused_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear_natively(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Map x (..., C) to (..., O) as `F.linear` does, with sums in float32."""
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], len(weight))

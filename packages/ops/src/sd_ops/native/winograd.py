@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sd_ops.native.library import kernels, library
 
-__all__ = ["fused_winograd", "may_fuse_winograd"]
+__all__ = ["convolve_natively", "may_convolve_natively"]
 
 _NAME = "winograd"
 _LANES, _PANEL = 16, 32
@@ -19,8 +19,8 @@ class _Sizes(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_long) for name in _NAMES)
 
 
-def may_fuse_winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Tell whether `fused_winograd` takes these: plain tensors, and a kernel for their sizes.
+def may_convolve_natively(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Tell whether `convolve_natively` takes these: plain tensors, and a kernel for their sizes.
 
     The first question on a machine compiles it.
     """
@@ -41,7 +41,7 @@ def may_fuse_winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-def fused_winograd(
+def convolve_natively(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, *, turned: bool = False
 ) -> Tensor:
     """Convolve x (B, C, H, W) as `sd_ops.winograd.conv_winograd` does, in channels_last.
