@@ -17,10 +17,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sd_ops.limits import processor
 
-__all__ = ["PRODUCTS", "kernels", "library", "why_not_native"]
+__all__ = ["PRODUCTS", "kernels", "library", "place", "why_not_native"]
 
 PRODUCTS = ("tiles", "pairs", "floats")
 
@@ -50,6 +51,11 @@ def kernels(name: str, dtype: torch.dtype) -> ctypes.CDLL:
     found = library(name, dtype)
     assert isinstance(found, ctypes.CDLL)
     return found
+
+
+def place(x: Tensor | None) -> ctypes.c_void_p:
+    """Return where a tensor's numbers lie, as kernels take it; null for none."""
+    return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
 @cache

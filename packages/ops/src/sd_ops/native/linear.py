@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sd_ops.limits import limits
-from sd_ops.native.library import kernels, library
+from sd_ops.native.library import kernels, library, place
 
 __all__ = ["linear_natively", "may_map_natively"]
 
@@ -44,10 +44,6 @@ def linear_natively(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = x.new_empty(*x.shape[:-1], len(weight))
     depth = x.shape[-1]
     sizes = _Sizes(x.numel() // depth, depth, len(weight), torch.get_num_threads())
-    if kernels(_NAME, x.dtype).linear(*map(_place, (out, x, weight, bias)), sizes):
+    if kernels(_NAME, x.dtype).linear(*map(place, (out, x, weight, bias)), sizes):
         raise MemoryError("no memory for a linear layer's kernel: use a smaller size")
     return out
-
-
-def _place(x: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.data_ptr())

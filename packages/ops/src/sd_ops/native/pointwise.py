@@ -9,7 +9,7 @@ import ctypes
 import torch
 from torch import Tensor, nn
 
-from sd_ops.native.library import kernels, library
+from sd_ops.native.library import kernels, library, place
 
 __all__ = ["fused_geglu", "fused_group_norm", "may_gate", "may_norm"]
 
@@ -65,7 +65,7 @@ def fused_geglu(projected: Tensor) -> Tensor:
     width = projected.shape[-1] // 2
     out = projected.new_empty(*projected.shape[:-1], width)
     sizes = _GateSizes(out.numel() // width, width, torch.get_num_threads())
-    kernels(_NAME, out.dtype).geglu(_place(out), _place(projected), sizes)
+    kernels(_NAME, out.dtype).geglu(place(out), place(projected), sizes)
     return out
 
 
@@ -82,14 +82,10 @@ def fused_group_norm(
     out = torch.empty_like(x)
     pixels = x.shape[2] * x.shape[3]
     sizes = _NormSizes(len(x), pixels, x.shape[1], num_groups, silu, torch.get_num_threads(), eps)
-    places = map(_place, (out, x, weight, bias))
+    places = map(place, (out, x, weight, bias))
     if kernels(_NAME, x.dtype).group_norm(*places, sizes):
         raise MemoryError("no memory for the sums of a group norm: use a smaller size")
     return out
-
-
-def _place(x: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
 def _may(x: Tensor, *others: Tensor) -> bool:

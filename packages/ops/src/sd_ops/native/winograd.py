@@ -5,7 +5,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from sd_ops.native.library import kernels, library
+from sd_ops.native.library import kernels, library, place
 
 __all__ = ["convolve_natively", "may_convolve_natively"]
 
@@ -60,10 +60,6 @@ def convolve_natively(
     sizes = _Sizes(
         len(x), *x.shape[2:], x.shape[1], len(weight), padding, turned, torch.get_num_threads()
     )
-    if kernels(_NAME, x.dtype).convolve(*map(_place, (out, x, rows, bias)), sizes):
+    if kernels(_NAME, x.dtype).convolve(*map(place, (out, x, rows, bias)), sizes):
         raise MemoryError("no memory for the tiles of a convolution: use a smaller size")
     return out
-
-
-def _place(x: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
