@@ -58,9 +58,17 @@ def test_two_arms_draw_one_step_on_the_same_weights_and_agree(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("method", "further"), [*((method, ["--ema"]) for method in METHODS), ("lora", ["--uncached"])]
 )
+# All weights learn by our own convolutions, which round otherwise than torch's.
+@pytest.mark.parametrize(("native", "apart"), [("0", 1e-6), ("1", 5e-6)])
 def test_two_arms_learn_the_same_from_the_same_batch(
-    tmp_path: Path, method: str, further: list[str]
+    tmp_path: Path,
+    method: str,
+    further: list[str],
+    native: str,
+    apart: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("SD_OPS_NATIVE", native)
     path = tmp_path / "report.json"
     asked = ["train", "--size", "tiny", "--method", method, "--rounds", "1", *further]
     assert main([*asked, "--json", str(path)]) == 0
@@ -69,7 +77,7 @@ def test_two_arms_learn_the_same_from_the_same_batch(
     # The peer holds the networks that it encodes with.
     assert (weights["diffusers"] > weights["ours"]) == ("--uncached" in further)
     assert report["correctness"]["passed"] is True
-    assert report["correctness"]["differences"]["ours"]["loss"] < 5e-6
+    assert report["correctness"]["differences"]["ours"]["loss"] < apart
     assert all("beyond_weights" in arm["memory_bytes"] for arm in report["arms"].values())
 
 
