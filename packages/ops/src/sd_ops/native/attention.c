@@ -11,14 +11,13 @@
  * pairs (AVX512_BF16). Every product is (rows, words) x (words, N), where a word is one float32, or two
  * bfloat16 that are multiplied and summed together.
  */
-#include "numbers.h"
+#define PAIRED (TILES || PAIRS)
+#include "heads.h"
 #include <math.h>
-#include <stdbool.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 typedef uint32_t word;
-enum { PER_WORD = PAIRS ? 2 : 1 };
 #if TILES
 enum { VECTORS = 2, ROWS = 16, BLOCK = 256 };
 #else
@@ -107,7 +106,7 @@ static void begin(void) {}
 static void end(void) {}
 
 static inline __m512 times(__m512 sum, word a, __m512 b) {
-#if PAIRS
+#if PAIRED
     return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
 #else
     return _mm512_fmadd_ps((__m512)_mm512_set1_epi32((int)a), b, sum);
@@ -155,18 +154,9 @@ static long words_of(long width) { return width / PER_WORD; }
 static long size_of_rows(long rows, long width) { return up(words_of(width), PANEL) * up(rows, PANEL_ROWS); }
 static long size_of_columns(long rows, long width) { return up(rows, PANEL_ROWS) / PER_WORD * up(width, ROWS); }
 
-/* The first words of a row, at most 16, zeros behind; each is one number or two. */
-static inline __m512 load_words(const number *from, long count) {
-#if HALF && !PAIRS
-    return load_some(from, count);
-#else
-    return _mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
-#endif
-}
-
 /* The first values of one row, or in pairs of two, as words; at most 16, zeros behind. */
 static inline __m512 join_rows(const number *first, const number *second, long count) {
-#if PAIRS
+#if PAIRED
     const __mmask16 some = (__mmask16)((1u << count) - 1);
     const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, first));
     if (!second) return (__m512)low;
@@ -228,7 +218,7 @@ static void lay_block(word *to, const number *from, long stride, long rows, long
 
 /* Two rows of N, or where a word is one number one, as a row of words. */
 static inline void put_words(word *to, const __m512 first[VECTORS], const __m512 second[VECTORS]) {
-#if PAIRS
+#if PAIRED
     const __m512i turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
                                            22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int v = 0; v < VECTORS; v++)
@@ -238,21 +228,6 @@ static inline void put_words(word *to, const __m512 first[VECTORS], const __m512
     (void)second;
     for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(to + v * LANES, first[v]);
 #endif
-}
-
-/* Columns of (width, N), each times its factor, as rows. */
-static void give_rows(number *to, long stride, long rows, const float *from, long width, const __m512 factors[VECTORS]) {
-    for (int v = 0; v < VECTORS; v++)
-        for (long d = 0; d < width; d += LANES) {
-            const long count = least(LANES, width - d);
-            __m512 x[LANES];
-            for (int i = 0; i < LANES; i++)
-                x[i] = i < count ? _mm512_mul_ps(_mm512_loadu_ps(from + (d + i) * N + v * LANES), factors[v])
-                                 : _mm512_setzero_ps();
-            turn(x);
-            for (long i = 0; i < LANES && v * LANES + i < rows; i++)
-                store_some(to + (v * LANES + i) * stride + d, count, x[i]);
-        }
 }
 
 /* -- Softmax -------------------------------------------------------------------------------------- */
@@ -342,18 +317,6 @@ static void attend_block(const word *block, panels keys, panels values, long num
 
 /* -- What Python calls ---------------------------------------------------------------------------- */
 
-/* One of q, k, v, out and their gradients, (B, H, T, D) with strides in numbers; D's is one. */
-typedef struct { number *from; long batch, head, row; } tensor;
-typedef struct { long batch, heads, num_queries, num_keys, width, threads; float scale; } sizes;
-
-static number *of_head(tensor t, sizes s, long i) { return t.from + i / s.heads * t.batch + i % s.heads * t.head; }
-
-/* Parts of each head, so that no thread is long without one: a part lays out its head's keys anew. */
-static long parts_of(sizes s, long blocks) {
-    const long heads = s.batch * s.heads;
-    return least(blocks, (4 * s.threads + heads - 1) / heads);
-}
-
 /* Whether this process may use the products. */
 int ready(void) { return allowed(); }
 
@@ -388,7 +351,7 @@ int attend(tensor out, tensor q, tensor k, tensor v, float *log_sums, sizes s) {
                         log_sums[head * s.num_queries + start + r] = log2f(of_sum[r]) + of_shift[r];
                 }
                 for (int i = 0; i < VECTORS; i++) sum[i] = _mm512_div_ps(_mm512_set1_ps(1), sum[i]);
-                give_rows(of_head(out, s, head) + start * out.row, out.row, rows, sums, s.width, sum);
+                give_rows(of_head(out, s, head) + start * out.row, out.row, rows, sums, s.width, sum, VECTORS);
             }
         }
         end();
@@ -455,7 +418,7 @@ static void learn_queries(learning t, sizes s, workplace w, long head, long from
             }
             multiply(w.sums, width, from_column(keys_turned, key), whole / PER_WORD, (word *)w.scores, true);
         }
-        give_rows(of_head(t.grad_q, s, head) + start * t.grad_q.row, t.grad_q.row, rows, w.sums, s.width, scales);
+        give_rows(of_head(t.grad_q, s, head) + start * t.grad_q.row, t.grad_q.row, rows, w.sums, s.width, scales, VECTORS);
     }
 }
 
@@ -497,8 +460,8 @@ static void learn_keys(learning t, sizes s, workplace w, long head, long from, l
             multiply(w.sums, width, from_column(queries_turned, query), whole / PER_WORD, (word *)w.grads, true);
             multiply(w.more_sums, width, from_column(grads_turned, query), whole / PER_WORD, (word *)w.scores, true);
         }
-        give_rows(of_head(t.grad_k, s, head) + start * t.grad_k.row, t.grad_k.row, rows, w.sums, s.width, scales);
-        give_rows(of_head(t.grad_v, s, head) + start * t.grad_v.row, t.grad_v.row, rows, w.more_sums, s.width, ones);
+        give_rows(of_head(t.grad_k, s, head) + start * t.grad_k.row, t.grad_k.row, rows, w.sums, s.width, scales, VECTORS);
+        give_rows(of_head(t.grad_v, s, head) + start * t.grad_v.row, t.grad_v.row, rows, w.more_sums, s.width, ones, VECTORS);
     }
 }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sd_ops.native.library import kernels, library
+from sd_ops.native.library import kernels, library, place, products_to_learn
 
 __all__ = ["attend", "attend_and_learn", "may_attend"]
 
@@ -91,17 +91,19 @@ class _Attention(torch.autograd.Function):
         grad = _in_rows(grad)
         grads = tuple(map(_like, (q, k, v)))
         given = _Learning(*map(_where, (q, k, v, out, grad, *grads)), log_sums.data_ptr())
-        _checked(kernels("attention", q.dtype).attend_backward(given, _sizes(q, k)))
+        _checked(_both_ways(q.dtype).attend_backward(given, _sizes(q, k)))
         return grads[0], grads[1], grads[2]
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, log_sums: Tensor | None) -> Tensor:
     out = _like(q)
-    place = ctypes.c_void_p(None if log_sums is None else log_sums.data_ptr())
-    _checked(
-        kernels("attention", q.dtype).attend(*map(_where, (out, q, k, v)), place, _sizes(q, k))
-    )
+    known = kernels("attention", q.dtype) if log_sums is None else _both_ways(q.dtype)
+    _checked(known.attend(*map(_where, (out, q, k, v)), place(log_sums), _sizes(q, k)))
     return out
+
+
+def _both_ways(dtype: torch.dtype) -> ctypes.CDLL:
+    return kernels("attention", dtype, products=products_to_learn(dtype))
 
 
 def _checked(failed: int) -> None:

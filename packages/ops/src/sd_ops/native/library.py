@@ -21,9 +21,9 @@ from torch import Tensor
 
 from sd_ops.limits import processor
 
-__all__ = ["PRODUCTS", "kernels", "library", "place", "why_not_native"]
+__all__ = ["PRODUCTS", "kernels", "library", "place", "products_to_learn", "why_not_native"]
 
-PRODUCTS = ("tiles", "pairs", "floats")
+PRODUCTS = ("tiles", "halves", "pairs", "floats")
 
 _HERE = Path(__file__).parent
 _COMPILERS = ("cc", "gcc", "clang")
@@ -39,18 +39,25 @@ def why_not_native(dtype: torch.dtype) -> str | None:
     if reason := _why_not_here(dtype):
         return reason
     try:
-        if not any(_store().glob(f"{_stem('attention', _defines(dtype, None))}-*.so")):
+        kinds = _best_products(dtype)
+        stems = (_stem(_source("attention", kind), _defines(dtype, kind)) for kind in kinds)
+        if not any(any(_store().glob(f"{stem}-*.so")) for stem in stems):
             _compiler()
     except (OSError, RuntimeError) as error:
         return _cannot(str(error))
     return None
 
 
-def kernels(name: str, dtype: torch.dtype) -> ctypes.CDLL:
+def kernels(name: str, dtype: torch.dtype, *, products: str | None = None) -> ctypes.CDLL:
     """Return the kernels of ``name``.c for a type, where there are any."""
-    found = library(name, dtype)
+    found = library(name, dtype, products=products)
     assert isinstance(found, ctypes.CDLL)
     return found
+
+
+def products_to_learn(dtype: torch.dtype) -> str:
+    """Return what attention of a type is multiplied by where gradients are wanted."""
+    return _best_products(dtype)[-1]  # gradients are too far apart for float16
 
 
 def place(x: Tensor | None) -> ctypes.c_void_p:
@@ -62,12 +69,26 @@ def place(x: Tensor | None) -> ctypes.c_void_p:
 def library(name: str, dtype: torch.dtype, *, products: str | None = None) -> ctypes.CDLL | str:
     """Return the kernels of ``name``.c for a type, or a line that says why there are none.
 
-    The first call on a machine compiles them. They multiply as this processor does best, or by the
-    ``products`` of bfloat16 that are named, one of `PRODUCTS`.
+    The first call on a machine compiles them. They multiply as this processor does best and the
+    compiler knows, or by the ``products`` of bfloat16 that are named, one of `PRODUCTS`.
     """
     if reason := _why_not_here(dtype):
         return reason
-    defines = _defines(dtype, products)
+    found: ctypes.CDLL | str = ""
+    for kind in (products,) if products else _best_products(dtype):
+        found = _library(_source(name, kind), _defines(dtype, kind))
+        if not isinstance(found, str):
+            break
+    return found
+
+
+def _source(name: str, kind: str) -> str:
+    """Return which source has a kind of products: one of its own, or the one of them all."""
+    own = f"{name}_{kind}"
+    return own if (_HERE / f"{own}.c").exists() else name
+
+
+def _library(name: str, defines: tuple[str, ...]) -> ctypes.CDLL | str:
     try:
         stem = _stem(name, defines)
         path = _kept(stem) or _compiled(name, stem, defines)
@@ -78,13 +99,12 @@ def library(name: str, dtype: torch.dtype, *, products: str | None = None) -> ct
         return _cannot(getattr(error, "stderr", None) or str(error))
 
 
-def _defines(dtype: torch.dtype, products: str | None) -> tuple[str, ...]:
-    # A compiler that knows no tiles shall fail where the processor has them: torch's own use them.
-    products = "floats" if dtype == torch.float32 else products or _best_products()
+def _defines(dtype: torch.dtype, products: str) -> tuple[str, ...]:
+    half = dtype == torch.bfloat16
+    kinds = (kind for kind in PRODUCTS if kind != "floats")
     return (
-        f"-DHALF={int(dtype == torch.bfloat16)}",
-        f"-DTILES={int(products == 'tiles')}",
-        f"-DPAIRS={int(products != 'floats')}",
+        f"-DHALF={int(half)}",
+        *(f"-D{kind.upper()}={int(half and kind == products)}" for kind in kinds),
     )
 
 
@@ -94,11 +114,14 @@ def _stem(name: str, defines: tuple[str, ...]) -> str:
     return f"{name}-{_digest(*texts, repr((_FLAGS, defines, _processor())).encode())}"
 
 
-def _best_products() -> str:
-    """Return what bfloat16 is best multiplied by."""
+def _best_products(dtype: torch.dtype) -> tuple[str, ...]:
+    """Return what a type is best multiplied by, and what serves where the compiler is too old."""
+    if dtype == torch.float32:
+        return ("floats",)
+    # A compiler that knows no tiles shall fail where the processor has them: torch's own use them.
     if "amx_bf16" in _processor():
-        return "tiles"
-    return "floats" if processor() == "avx512_fp16" else "pairs"
+        return ("tiles",)
+    return ("halves", "floats") if processor() == "avx512_fp16" else ("pairs",)
 
 
 def _cannot(said: str) -> str:

@@ -41,6 +41,21 @@ static inline void store_some(number *to, long count, __m512 x) {
 }
 #endif
 
+/* Whether a word is two numbers, whose products are summed together, and not one. */
+#ifndef PAIRED
+#define PAIRED HALVES
+#endif
+enum { PER_WORD = PAIRED ? 2 : 1 };
+
+/* The first words of a row, at most 16, zeros behind. */
+static inline __m512 load_words(const number *from, long count) {
+#if HALF && !PAIRED
+    return load_some(from, count);
+#else
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+#endif
+}
+
 static const float LOG2_E = 1.44269504f;
 
 static long up(long size, long to) { return (size + to - 1) / to * to; }
@@ -96,3 +111,50 @@ static inline __attribute__((always_inline)) void turn(__m512 x[LANES]) {
         x[8 + j] = _mm512_shuffle_f32x4(y[j], y[8 + j], 0xdd);
     }
 }
+
+/* -- Numbers as float16, HALVES=1 ----------------------------------------------------------------- */
+
+/* What brings some numbers within a range, and back. */
+typedef struct { float there, back; } scale;
+
+#if HALVES
+
+/* The greatest of some numbers, and of `so_far`, as bits without a sign. */
+static inline uint16_t greatest(const number *x, long count, uint16_t so_far) {
+    const __m512i unsigned_bits = _mm512_set1_epi16(0x7fff);
+    __m512i most = _mm512_set1_epi16((short)so_far);
+    long i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES)
+        most = _mm512_max_epu16(most, _mm512_and_si512(_mm512_loadu_si512(x + i), unsigned_bits));
+    const __mmask32 some = (__mmask32)((1u << (count - i)) - 1);
+    most = _mm512_max_epu16(most, _mm512_and_si512(_mm512_maskz_loadu_epi16(some, x + i), unsigned_bits));
+    const __m256i half = _mm256_max_epu16(_mm512_castsi512_si256(most), _mm512_extracti64x4_epi64(most, 1));
+    const __m128i quarter = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    return (uint16_t)~_mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(quarter, _mm_set1_epi16(-1))), 0);
+}
+
+/* Bring numbers of which this is the greatest to `most` at most, by a power of two. What is not finite stays so. */
+static inline scale scale_to(float most, uint16_t greatest) {
+    const uint32_t exponent = greatest >> 7;
+    if (exponent == 255) return (scale){1, 1};
+    /* The least numbers are left smaller, so that no scale leaves float32. */
+    const uint32_t bits = (253 - (exponent < 32 ? 32 : exponent)) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return (scale){most * power, 1 / (most * power)};
+}
+
+/* The words of two rows of values. */
+static inline __m512i as_words(__m512 first, __m512 second) {
+    const __m512i low = _mm512_cvtepu16_epi32(_mm512_cvtps_ph(first, _MM_FROUND_TO_NEAREST_INT));
+    const __m512i high = _mm512_cvtepu16_epi32(_mm512_cvtps_ph(second, _MM_FROUND_TO_NEAREST_INT));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+/* Each word's two float16, summed. */
+static inline __m512 sum_of_words(__m512h x) {
+    const __m512h sum = _mm512_add_ph(x, (__m512h)_mm512_rol_epi32((__m512i)x, 16));
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16((__m512i)sum));
+}
+
+#endif

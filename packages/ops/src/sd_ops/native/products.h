@@ -1,15 +1,110 @@
-/* Products of float32 matrices: some rows by a panel of N columns, whose sums stay in registers. */
+/* Products of matrices: some rows by a panel of N columns, whose sums stay in registers.
+ *
+ * In float32; or with HALVES=1 in float16, twice as many at once, of numbers that powers of two bring within its range.
+ * A word is one float32, or the float16 of two channels, whose products are summed apart until the end. A CHAIN of
+ * products is summed in float16, and so are some such sums, up to a STRETCH of words; the rest in float32. That adds
+ * 7e-4 of the result's deviation, where rounding the result to bfloat16 adds 1.7e-3. */
 #include "numbers.h"
 #include <stdbool.h>
 
+#if HALVES
+typedef uint32_t word;
+enum { CHAIN = 16, STRETCH = 160 };
+/* As float16 goes to 65504: no sum of a STRETCH of products of such numbers leaves it. */
+static const float MOST_LEFT = 128, MOST_RIGHT = 1;
+#else
+typedef float word;
+static const float MOST_LEFT = 1, MOST_RIGHT = 1; /* which nothing is brought to */
+#endif
+
 enum { VECTORS = 2, N = VECTORS * LANES, ROWS = 14 };
 
-/* c (rows, N) = a (rows, depth) b (depth, N), or c + a b; `rows`, at most ROWS, is known where this is inlined.
+/* -- Factors -------------------------------------------------------------------------------------- */
+
+#if HALVES
+/* LANES channels of a left factor, which lie side by side. */
+static inline void store_left(word *to, __m512 x) {
+    _mm256_storeu_si256((void *)to, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+/* LANES columns of a right one, of one word's first channel and its last. */
+static inline void store_right(word *to, __m512 first, __m512 last) {
+    _mm512_storeu_si512(to, as_words(first, last));
+}
+/* A channel of words as they were loaded. */
+static inline __m512 channel_of(__m512 words, int channel) {
+    const __m512i bits = (__m512i)words;
+    return (__m512)(channel ? _mm512_and_si512(bits, _mm512_set1_epi32(0xffff0000)) : _mm512_slli_epi32(bits, 16));
+}
+#else
+static inline void store_left(word *to, __m512 x) { _mm512_storeu_ps(to, x); }
+static inline void store_right(word *to, __m512 first, __m512 last) {
+    (void)last;
+    _mm512_storeu_ps(to, first);
+}
+static inline __m512 channel_of(__m512 words, int channel) {
+    (void)channel;
+    return words;
+}
+/* Nothing has to be brought within a range. */
+static inline uint16_t greatest(const number *x, long count, uint16_t so_far) {
+    (void)x, (void)count;
+    return so_far;
+}
+static inline scale scale_to(float most, uint16_t greatest) {
+    (void)most, (void)greatest;
+    return (scale){1, 1};
+}
+#endif
+
+/* -- Products ------------------------------------------------------------------------------------- */
+
+/* c (rows, N) = a (rows, words) b (words, N), each column times its factor, or c + that; `rows`, at most ROWS, is known
+ * where this is inlined. In float32 all factors are one.
  *
- * Rows of `a` lie one after the other, and what follows them is asked for ahead: it is what is multiplied next,
- * and 14 rows at once are more streams than a processor follows by itself. */
-static inline __attribute__((always_inline)) void multiply_few(const int rows, float *c, const float *a, long depth,
-                                                               const float *b, bool add) {
+ * Rows of `a` lie one after the other, and what follows them and b is asked for ahead: it is what is multiplied
+ * next, and 14 rows at once are more streams than a processor follows by itself. */
+static inline __attribute__((always_inline)) void multiply_few(const int rows, float *c, const word *a, long words,
+                                                               const word *b, const float *factors, bool add) {
+#if HALVES
+    word chains[ROWS][N] __attribute__((aligned(64)));
+    for (long start = 0; start < words; start += STRETCH) {
+        const long until = least(words, start + STRETCH);
+        for (long k = start; k < until;) {
+            const bool first = k == start;
+            __m512h sums[ROWS][VECTORS];
+#pragma GCC unroll 14
+            for (int i = 0; i < rows; i++) sums[i][0] = sums[i][1] = _mm512_setzero_ph();
+            for (const long last = least(k + CHAIN, until); k < last; k++, b += N) {
+                _mm_prefetch(a + rows * words + k * LANES, _MM_HINT_T0);
+                _mm_prefetch(b + words * N, _MM_HINT_T1);
+                _mm_prefetch(b + words * N + LANES, _MM_HINT_T1);
+                const __m512h columns[VECTORS] = {_mm512_loadu_ph(b), _mm512_loadu_ph(b + LANES)};
+#pragma GCC unroll 14
+                for (int i = 0; i < rows; i++) {
+                    const __m512h factor = (__m512h)_mm512_set1_epi32((int)a[i * words + k]);
+#pragma GCC unroll 2
+                    for (int v = 0; v < VECTORS; v++) sums[i][v] = _mm512_fmadd_ph(factor, columns[v], sums[i][v]);
+                }
+            }
+#pragma GCC unroll 14
+            for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+                for (int v = 0; v < VECTORS; v++) {
+                    word *at = chains[i] + v * LANES;
+                    _mm512_store_ph(at, first ? sums[i][v] : _mm512_add_ph(_mm512_load_ph(at), sums[i][v]));
+                }
+        }
+        for (int v = 0; v < N; v += LANES) {
+            const __m512 factor = _mm512_loadu_ps(factors + v);
+            for (int i = 0; i < rows; i++) {
+                float *at = c + i * N + v;
+                const __m512 before = add || start ? _mm512_loadu_ps(at) : _mm512_setzero_ps();
+                _mm512_storeu_ps(at, _mm512_fmadd_ps(sum_of_words(_mm512_load_ph(chains[i] + v)), factor, before));
+            }
+        }
+    }
+#else
+    (void)factors;
     __m512 sums[ROWS][VECTORS];
 #pragma GCC unroll 14
     for (int i = 0; i < rows; i++)
@@ -18,12 +113,12 @@ static inline __attribute__((always_inline)) void multiply_few(const int rows, f
             sums[i][v] = _mm512_setzero_ps();
             _mm_prefetch(c + i * N + v * LANES, _MM_HINT_T0);
         }
-    for (long k = 0; k < depth; k++, b += N) {
-        _mm_prefetch(a + rows * depth + k * LANES, _MM_HINT_T0);
+    for (long k = 0; k < words; k++, b += N) {
+        _mm_prefetch(a + rows * words + k * LANES, _MM_HINT_T0);
         const __m512 columns[VECTORS] = {_mm512_loadu_ps(b), _mm512_loadu_ps(b + LANES)};
 #pragma GCC unroll 14
         for (int i = 0; i < rows; i++) {
-            const __m512 factor = _mm512_set1_ps(a[i * depth + k]);
+            const __m512 factor = _mm512_set1_ps(a[i * words + k]);
 #pragma GCC unroll 2
             for (int v = 0; v < VECTORS; v++) sums[i][v] = _mm512_fmadd_ps(factor, columns[v], sums[i][v]);
         }
@@ -35,16 +130,17 @@ static inline __attribute__((always_inline)) void multiply_few(const int rows, f
             float *at = c + i * N + v * LANES;
             _mm512_storeu_ps(at, add ? _mm512_add_ps(_mm512_loadu_ps(at), sums[i][v]) : sums[i][v]);
         }
+#endif
 }
 
 /* The same for any number of rows. A row's sums do not depend on how many there are. */
-static void multiply(float *c, long rows, const float *a, long depth, const float *b, bool add) {
+static void multiply(float *c, long rows, const word *a, long words, const word *b, const float *factors, bool add) {
     /* In parts of nearly the same size, as a few rows use the processor badly. */
     const long parts = (rows + ROWS - 1) / ROWS;
     for (long part = 0; part < parts; part++) {
         const long start = rows * part / parts, count = rows * (part + 1) / parts - start;
         switch (count) {
-#define OF(few) case few: multiply_few(few, c + start * N, a + start * depth, depth, b, add); break;
+#define OF(few) case few: multiply_few(few, c + start * N, a + start * words, words, b, factors, add); break;
             OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) OF(7) OF(8) OF(9) OF(10) OF(11) OF(12) OF(13) OF(14)
 #undef OF
         }

@@ -1,176 +1,259 @@
-/* 3x3 convolutions with a quarter of the multiplications, in float32 sums (Lavin and Gray 2015, arXiv:1509.09308,
- * section 4.3): F(4x4, 3x3), tiles of 6 x 6 that give 4 x 4 each. The polynomials' points are 0, 1, -1, 2, -2 and
- * infinity.
+/* 3x3 convolutions with a quarter of the multiplications (Lavin and Gray 2015, arXiv:1509.09308, section 4.3):
+ * F(4x4, 3x3), tiles of 6 x 6 that give 4 x 4 each; in float16 with a third, F(4x2, 3x3), tiles of 6 x 4 that give
+ * 4 x 2 each, as the larger ones would add three times bfloat16's own rounding. The polynomials' points are 0, 5/8,
+ * -5/8, 3/2, -3/2 and infinity, with which rounding grows less than half as much as with whole numbers (Barabasz et
+ * al. 2018, arXiv:1803.10986), or 0, 1, -1 and infinity.
  *
  * Compiled for this processor by `sd_ops.native`. A band of tiles is transformed at once; then each thread takes
  * N outputs for itself, a stretch of DEPTH channels after the other: their kernels are transformed into its nearest
- * cache, multiplied with the band, and forgotten. Bfloat16 is read and rounded at the ends alone. */
+ * cache, multiplied with the band, and forgotten. Bfloat16 is read and rounded at the ends alone. In float16 each
+ * tile is scaled, and of each output the DEPTH channels that are multiplied at once. */
 #include "products.h"
 
-enum { OUT = 4, IN = 6, PLACES = IN * IN, TAPS = 9, DEPTH = 64 };
-/* Tiles of a band, and numbers that they are transformed to: more would not make the kernel's share smaller. */
-enum { MOST_TILES = 128, MOST_SEEN = 3 << 20 };
+#if HALVES
+enum { OUT_WIDTH = 2, DEPTH = 256, MOST_TILES = 224 };
+#else
+enum { OUT_WIDTH = 4, DEPTH = 64, MOST_TILES = 128 };
+#endif
+enum { OUT = 4, IN = OUT + 2, IN_WIDTH = OUT_WIDTH + 2, PLACES = IN * IN_WIDTH, TAPS = 9 };
+/* Words that tiles of a band are transformed to: more tiles would not make the kernel's share smaller. */
+enum { MOST_SEEN = 3 << 20 };
+/* What numbers may come to before they are transformed, which makes pixels 11 times as large, and taps twice. */
+static const float MOST_PIXEL = MOST_LEFT / 16, MOST_TAP = MOST_RIGHT / 2;
 
 /* `turned`: the kernel is (C, 3, 3, O) in place of (O, 3, 3, C), and turned by 180 degrees. */
 typedef struct { long images, height, width, channels, outputs, padding, turned, threads; } sizes;
 
 /* -- Transforms of one dimension ------------------------------------------------------------------ */
 
-static inline __attribute__((always_inline)) void transform_seen(__m512 y[IN], const __m512 x[IN]) {
-    const __m512 two = _mm512_set1_ps(2), four = _mm512_set1_ps(4), five = _mm512_set1_ps(5);
-    const __m512 even = _mm512_fnmadd_ps(four, x[2], x[4]), odd = _mm512_fnmadd_ps(four, x[1], x[3]);
-    const __m512 far = _mm512_sub_ps(x[4], x[2]), far_odd = _mm512_sub_ps(x[3], x[1]);
-    y[0] = _mm512_fmadd_ps(four, x[0], _mm512_fnmadd_ps(five, x[2], x[4]));
-    y[1] = _mm512_add_ps(even, odd);
-    y[2] = _mm512_sub_ps(even, odd);
-    y[3] = _mm512_fmadd_ps(two, far_odd, far);
-    y[4] = _mm512_fnmadd_ps(two, far_odd, far);
-    y[5] = _mm512_fmadd_ps(four, x[1], _mm512_fnmadd_ps(five, x[3], x[5]));
+#define LINE static inline __attribute__((always_inline)) void
+#define VALUE(x) _mm512_set1_ps(x)
+
+static const float P = 5.0f / 8, Q = 3.0f / 2; /* the points */
+
+LINE see_four(__m512 y[IN], const __m512 x[IN]) {
+    const __m512 p = VALUE(P), q = VALUE(Q), pp = VALUE(P * P), qq = VALUE(Q * Q);
+    const __m512 product = VALUE(P * P * Q * Q), sum = VALUE(P * P + Q * Q);
+    const __m512 even = _mm512_fnmadd_ps(qq, x[2], x[4]), odd = _mm512_fnmadd_ps(qq, x[1], x[3]);
+    const __m512 far = _mm512_fnmadd_ps(pp, x[2], x[4]), far_odd = _mm512_fnmadd_ps(pp, x[1], x[3]);
+    y[0] = _mm512_fmadd_ps(product, x[0], _mm512_fnmadd_ps(sum, x[2], x[4]));
+    y[1] = _mm512_fmadd_ps(p, odd, even);
+    y[2] = _mm512_fnmadd_ps(p, odd, even);
+    y[3] = _mm512_fmadd_ps(q, far_odd, far);
+    y[4] = _mm512_fnmadd_ps(q, far_odd, far);
+    y[5] = _mm512_fmadd_ps(product, x[1], _mm512_fnmadd_ps(sum, x[3], x[5]));
 }
 
-static inline __attribute__((always_inline)) void transform_taps(__m512 y[IN], __m512 a, __m512 b, __m512 c) {
-    const __m512 less = _mm512_set1_ps(-1.0f / 6), sixth = _mm512_set1_ps(1.0f / 6);
-    const __m512 ends = _mm512_mul_ps(less, _mm512_add_ps(a, c)), middle = _mm512_mul_ps(less, b);
-    const __m512 twelfth = _mm512_set1_ps(1.0f / 12);
-    const __m512 far = _mm512_fmadd_ps(_mm512_set1_ps(1.0f / 24), a, _mm512_mul_ps(sixth, c));
-    y[0] = _mm512_mul_ps(_mm512_set1_ps(0.25f), a);
-    y[1] = _mm512_add_ps(ends, middle);
-    y[2] = _mm512_sub_ps(ends, middle);
-    y[3] = _mm512_fmadd_ps(twelfth, b, far);
-    y[4] = _mm512_fnmadd_ps(twelfth, b, far);
+LINE tap_four(__m512 y[IN], __m512 a, __m512 b, __m512 c) {
+    const float of_near = 1 / (2 * P * P * (P * P - Q * Q)), of_far = 1 / (2 * Q * Q * (Q * Q - P * P));
+    const __m512 near = _mm512_fmadd_ps(VALUE(of_near), a, _mm512_mul_ps(VALUE(of_near * P * P), c));
+    const __m512 far = _mm512_fmadd_ps(VALUE(of_far), a, _mm512_mul_ps(VALUE(of_far * Q * Q), c));
+    y[0] = _mm512_mul_ps(VALUE(1 / (P * P * Q * Q)), a);
+    y[1] = _mm512_fmadd_ps(VALUE(of_near * P), b, near);
+    y[2] = _mm512_fnmadd_ps(VALUE(of_near * P), b, near);
+    y[3] = _mm512_fmadd_ps(VALUE(of_far * Q), b, far);
+    y[4] = _mm512_fnmadd_ps(VALUE(of_far * Q), b, far);
     y[5] = c;
 }
 
-static inline __attribute__((always_inline)) void transform_back(__m512 y[OUT], const __m512 x[IN]) {
-    const __m512 two = _mm512_set1_ps(2), four = _mm512_set1_ps(4), eight = _mm512_set1_ps(8);
+LINE give_four(__m512 y[OUT], const __m512 x[IN]) {
     const __m512 near = _mm512_add_ps(x[1], x[2]), near_odd = _mm512_sub_ps(x[1], x[2]);
     const __m512 far = _mm512_add_ps(x[3], x[4]), far_odd = _mm512_sub_ps(x[3], x[4]);
     y[0] = _mm512_add_ps(x[0], _mm512_add_ps(near, far));
-    y[1] = _mm512_fmadd_ps(two, far_odd, near_odd);
-    y[2] = _mm512_fmadd_ps(four, far, near);
-    y[3] = _mm512_add_ps(x[5], _mm512_fmadd_ps(eight, far_odd, near_odd));
+    y[1] = _mm512_fmadd_ps(VALUE(Q), far_odd, _mm512_mul_ps(VALUE(P), near_odd));
+    y[2] = _mm512_fmadd_ps(VALUE(Q * Q), far, _mm512_mul_ps(VALUE(P * P), near));
+    y[3] = _mm512_fmadd_ps(VALUE(Q * Q * Q), far_odd, _mm512_fmadd_ps(VALUE(P * P * P), near_odd, x[5]));
 }
+
+#if HALVES
+
+LINE see_wide(__m512 y[IN_WIDTH], const __m512 x[IN_WIDTH]) {
+    y[0] = _mm512_sub_ps(x[0], x[2]);
+    y[1] = _mm512_add_ps(x[1], x[2]);
+    y[2] = _mm512_sub_ps(x[2], x[1]);
+    y[3] = _mm512_sub_ps(x[3], x[1]);
+}
+
+LINE tap_wide(__m512 y[IN_WIDTH], __m512 a, __m512 b, __m512 c) {
+    const __m512 half = VALUE(0.5f), ends = _mm512_mul_ps(half, _mm512_add_ps(a, c));
+    y[0] = a;
+    y[1] = _mm512_fmadd_ps(half, b, ends);
+    y[2] = _mm512_fnmadd_ps(half, b, ends);
+    y[3] = c;
+}
+
+LINE give_wide(__m512 y[OUT_WIDTH], const __m512 x[IN_WIDTH]) {
+    y[0] = _mm512_add_ps(x[0], _mm512_add_ps(x[1], x[2]));
+    y[1] = _mm512_add_ps(x[3], _mm512_sub_ps(x[1], x[2]));
+}
+
+#else
+
+LINE see_wide(__m512 y[IN], const __m512 x[IN]) { see_four(y, x); }
+LINE tap_wide(__m512 y[IN], __m512 a, __m512 b, __m512 c) { tap_four(y, a, b, c); }
+LINE give_wide(__m512 y[OUT], const __m512 x[IN]) { give_four(y, x); }
+
+#endif
 
 /* -- Where things lie ----------------------------------------------------------------------------- */
 
-/* From one of the 36 places to the next: a cache lays what is a power of two apart on top of each other. */
-static long apart(long numbers) { return numbers + LANES; }
+/* From one of the places to the next: a cache lays what is a power of two apart on top of each other. */
+static long apart(long words) { return words + LANES; }
 
 static long height_of(sizes s) { return s.height + 2 * s.padding - 2; }
 static long width_of(sizes s) { return s.width + 2 * s.padding - 2; }
-static long tiles_of(long side) { return (side + OUT - 1) / OUT; }
+static long tiles_of(long side, long out) { return (side + out - 1) / out; }
 
 /* A tile's picture, and its first pixel in the result. */
 typedef struct { long image, row, column; } place;
 
 static place place_of(sizes s, long tile) {
-    const long rows = tiles_of(height_of(s)), columns = tiles_of(width_of(s));
-    return (place){tile / columns / rows, tile / columns % rows * OUT, tile % columns * OUT};
+    const long rows = tiles_of(height_of(s), OUT), columns = tiles_of(width_of(s), OUT_WIDTH);
+    return (place){tile / columns / rows, tile / columns % rows * OUT, tile % columns * OUT_WIDTH};
 }
 
-/* Channels from k on of a band that was seen: (36, tiles, depth). */
-static float *stretch_of(float *seen, long k, long tiles) { return seen + k / DEPTH * PLACES * apart(tiles * DEPTH); }
+/* Channels from k on of a band that was seen: (places, tiles, words). */
+static word *stretch_of(word *seen, long k, long tiles) {
+    return seen + k / DEPTH * PLACES * apart(tiles * DEPTH / PER_WORD);
+}
 
 /* -- What is done with them ----------------------------------------------------------------------- */
 
-/* Transform one tile of x (B, H, W, C), all channels. */
-static void see(float *seen, const number *x, sizes s, place at, long tile, long tiles) {
+/* Transform one tile of x (B, H, W, C), all channels, and return what scales it back. */
+static float see(word *seen, const number *x, sizes s, place at, long tile, long tiles) {
     const number *pixels[PLACES], *image = x + at.image * s.height * s.width * s.channels;
+    uint16_t most = 0;
     for (int i = 0; i < PLACES; i++) {
-        const long row = at.row + i / IN - s.padding, column = at.column + i % IN - s.padding;
+        const long row = at.row + i / IN_WIDTH - s.padding, column = at.column + i % IN_WIDTH - s.padding;
         const bool within = row >= 0 && row < s.height && column >= 0 && column < s.width;
         pixels[i] = within ? image + (row * s.width + column) * s.channels : NULL;
+        if (within) most = greatest(pixels[i], s.channels, most);
     }
+    const scale of = scale_to(MOST_PIXEL, most);
+    const __m512 there = VALUE(of.there);
     for (long k = 0; k < s.channels; k += LANES) {
-        const long depth = least(DEPTH, s.channels - k / DEPTH * DEPTH);
-        float *to = stretch_of(seen, k, tiles) + tile * depth + k % DEPTH;
-        __m512 half[IN][IN];
+        const long words = least(DEPTH, s.channels - k / DEPTH * DEPTH) / PER_WORD;
+        word *to = stretch_of(seen, k, tiles) + tile * words + k % DEPTH / PER_WORD;
+        __m512 half[IN][IN_WIDTH];
 #pragma GCC unroll 6
-        for (int j = 0; j < IN; j++) {
+        for (int j = 0; j < IN_WIDTH; j++) {
             __m512 column[IN], y[IN];
 #pragma GCC unroll 6
-            for (int i = 0; i < IN; i++)
-                column[i] = pixels[i * IN + j] ? load(pixels[i * IN + j] + k) : _mm512_setzero_ps();
-            transform_seen(y, column);
+            for (int i = 0; i < IN; i++) {
+                const number *pixel = pixels[i * IN_WIDTH + j];
+                column[i] = pixel ? _mm512_mul_ps(load(pixel + k), there) : _mm512_setzero_ps();
+            }
+            see_four(y, column);
 #pragma GCC unroll 6
             for (int i = 0; i < IN; i++) half[i][j] = y[i];
         }
 #pragma GCC unroll 6
         for (int i = 0; i < IN; i++) {
-            __m512 y[IN];
-            transform_seen(y, half[i]);
+            __m512 y[IN_WIDTH];
+            see_wide(y, half[i]);
 #pragma GCC unroll 6
-            for (int j = 0; j < IN; j++) _mm512_storeu_ps(to + (i * IN + j) * apart(tiles * depth), y[j]);
+            for (int j = 0; j < IN_WIDTH; j++) store_left(to + (i * IN_WIDTH + j) * apart(tiles * words), y[j]);
         }
     }
+    return of.back;
 }
 
-/* One channel's nine taps for 16 outputs, to its 36 places. */
-static inline __attribute__((always_inline)) void transform_nine(float *to, const __m512 taps[TAPS], long depth) {
+/* The nine taps of one channel for 16 outputs, to its places. */
+LINE transform_nine(__m512 to[PLACES], const __m512 taps[TAPS]) {
     __m512 half[IN][3];
 #pragma GCC unroll 3
     for (int j = 0; j < 3; j++) {
         __m512 y[IN];
-        transform_taps(y, taps[j], taps[3 + j], taps[6 + j]);
+        tap_four(y, taps[j], taps[3 + j], taps[6 + j]);
 #pragma GCC unroll 6
         for (int i = 0; i < IN; i++) half[i][j] = y[i];
     }
 #pragma GCC unroll 6
     for (int i = 0; i < IN; i++) {
-        __m512 y[IN];
-        transform_taps(y, half[i][0], half[i][1], half[i][2]);
-#pragma GCC unroll 6
-        for (int j = 0; j < IN; j++) _mm512_storeu_ps(to + (i * IN + j) * apart(depth * N), y[j]);
+        tap_wide(to + i * IN_WIDTH, half[i][0], half[i][1], half[i][2]);
     }
 }
 
-/* Transform a kernel's channels from k on, for N outputs from `first` on, into (36, depth, N). */
-static void transform_kernel(float *to, const number *kernel, sizes s, long first, long k, long depth) {
-    for (long v = 0; v < N; v += LANES)
-        for (long c = 0; c < depth; c += LANES) {
-            __m512 taps[LANES][TAPS];
+/* What scales channels from k on of a kernel, for LANES outputs from `first` on. */
+static void scale_kernel(float *there, float *back, const number *kernel, sizes s, long first, long k, long depth) {
+    for (long i = 0; i < LANES; i++) {
+        uint16_t most = 0;
+        for (long tap = 0; tap < TAPS * (s.turned ? depth : 1); tap++)
+            most = s.turned ? greatest(kernel + (k * TAPS + tap) * s.outputs + first + i, 1, most)
+                            : greatest(kernel + ((first + i) * TAPS + tap) * s.channels + k, depth, most);
+        const scale of = scale_to(MOST_TAP, most);
+        there[i] = of.there, back[i] = of.back;
+    }
+}
+
+/* Transform a kernel's channels from k on, for N outputs from `first` on, into (places, words, N), and say what scales
+ * these outputs back. */
+static void transform_kernel(word *to, float *backs, const number *kernel, sizes s, long first, long k, long depth) {
+    for (long v = 0; v < N; v += LANES) {
+        float theres[LANES];
+        scale_kernel(theres, backs + v, kernel, s, first + v, k, depth);
+        const __m512 there = _mm512_loadu_ps(theres);
+        for (long c = 0; c < depth; c += LANES * PER_WORD) {
+            const long count = least(LANES, (depth - c) / PER_WORD);
+            __m512 taps[PER_WORD][LANES][TAPS];
             for (int tap = 0; tap < TAPS; tap++) {
-                __m512 columns[LANES];
-                for (int i = 0; i < LANES; i++)
-                    columns[i] = load(s.turned ? kernel + ((k + c + i) * TAPS + TAPS - 1 - tap) * s.outputs + first + v
-                                               : kernel + ((first + v + i) * TAPS + tap) * s.channels + k + c);
-                if (!s.turned) turn(columns);
-                for (int i = 0; i < LANES; i++) taps[i][tap] = columns[i];
+                __m512 x[LANES];
+                if (!s.turned) {
+                    const number *from = kernel + ((first + v) * TAPS + tap) * s.channels + k + c;
+                    for (int i = 0; i < LANES; i++) x[i] = load_words(from + i * TAPS * s.channels, count);
+                    turn(x);
+                }
+                for (long i = 0; i < count; i++)
+                    for (int j = 0; j < PER_WORD; j++) {
+                        const long channel = k + c + i * PER_WORD + j;
+                        const number *from = kernel + (channel * TAPS + TAPS - 1 - tap) * s.outputs + first + v;
+                        taps[j][i][tap] = _mm512_mul_ps(s.turned ? load(from) : channel_of(x[i], j), there);
+                    }
             }
-            for (int i = 0; i < LANES; i++) transform_nine(to + (c + i) * N + v, taps[i], depth);
+            for (long i = 0; i < count; i++) {
+                __m512 places[PER_WORD][PLACES];
+                for (int j = 0; j < PER_WORD; j++) transform_nine(places[j], taps[j][i]);
+                for (int p = 0; p < PLACES; p++)
+                    store_right(to + p * apart(depth / PER_WORD * N) + (c / PER_WORD + i) * N + v, places[0][p],
+                                places[PER_WORD - 1][p]);
+            }
         }
+    }
 }
 
-/* Ask for one part of 36 of the next stretch of a kernel, whose rows are too far apart to be foreseen. */
+/* Ask for one part of the next stretch of a kernel, whose rows are too far apart to be foreseen. */
 static void ask_ahead(const number *kernel, sizes s, long first, long k, long part) {
-    const long line = part % OUT * LANES;
-    if (k + line >= s.channels || s.turned) return;
-    for (long o = first; o < first + N; o++)
-        _mm_prefetch(kernel + (o * TAPS + part / OUT) * s.channels + k + line, _MM_HINT_T1);
+    enum { LINE_OF = 64 / sizeof(number), LINES = DEPTH / LINE_OF };
+    for (long at = part; at < TAPS * LINES && !s.turned; at += PLACES) {
+        const long line = at % LINES * LINE_OF;
+        for (long o = first; k + line < s.channels && o < first + N; o++)
+            _mm_prefetch(kernel + (o * TAPS + at / LINES) * s.channels + k + line, _MM_HINT_T1);
+    }
 }
 
-/* Transform the products (36, tiles, N) of one tile back, into N outputs of its pixels. */
-static void give(number *out, const number *bias, const float *products, sizes s, place at, long tile, long tiles) {
-    const long rows = least(OUT, height_of(s) - at.row), columns = least(OUT, width_of(s) - at.column);
+/* Transform the products (places, tiles, N) of one tile back, into N outputs of its pixels. */
+static void give(number *out, const number *bias, const float *products, sizes s, place at, float back, long tile,
+                 long tiles) {
+    const long rows = least(OUT, height_of(s) - at.row), columns = least(OUT_WIDTH, width_of(s) - at.column);
     number *to = out + ((at.image * height_of(s) + at.row) * width_of(s) + at.column) * s.outputs;
     for (long v = 0; v < N; v += LANES) {
         const __m512 added = bias ? load(bias + v) : _mm512_setzero_ps();
-        __m512 half[OUT][IN];
+        __m512 half[OUT][IN_WIDTH];
 #pragma GCC unroll 6
-        for (int j = 0; j < IN; j++) {
+        for (int j = 0; j < IN_WIDTH; j++) {
             __m512 column[IN], y[OUT];
 #pragma GCC unroll 6
             for (int i = 0; i < IN; i++)
-                column[i] = _mm512_loadu_ps(products + (i * IN + j) * apart(tiles * N) + tile * N + v);
-            transform_back(y, column);
+                column[i] = _mm512_loadu_ps(products + (i * IN_WIDTH + j) * apart(tiles * N) + tile * N + v);
+            give_four(y, column);
 #pragma GCC unroll 4
             for (int i = 0; i < OUT; i++) half[i][j] = y[i];
         }
         for (long i = 0; i < rows; i++) {
-            __m512 y[OUT];
-            transform_back(y, half[i]);
+            __m512 y[OUT_WIDTH];
+            give_wide(y, half[i]);
             for (long j = 0; j < columns; j++)
-                store(to + (i * width_of(s) + j) * s.outputs + v, _mm512_add_ps(y[j], added));
+                store(to + (i * width_of(s) + j) * s.outputs + v, _mm512_fmadd_ps(y[j], VALUE(back), added));
         }
     }
 }
@@ -182,42 +265,46 @@ int ready(void) { return 1; }
 /* out (B, H', W', O) = x (B, H, W, C) convolved with a kernel, with zeros around; C is a multiple of LANES, O of N.
  * Returns 0, or 1 for want of memory. */
 int convolve(number *out, const number *x, const number *kernel, const number *bias, sizes s) {
-    const long all = s.images * tiles_of(height_of(s)) * tiles_of(width_of(s)), panels = s.outputs / N;
-    const long fitting = least(MOST_TILES, MOST_SEEN / (PLACES * s.channels) + 1);
+    const long all = s.images * tiles_of(height_of(s), OUT) * tiles_of(width_of(s), OUT_WIDTH), panels = s.outputs / N;
+    const long fitting = least(MOST_TILES, MOST_SEEN * PER_WORD / (PLACES * s.channels) + 1);
     const long bands = (all + fitting - 1) / fitting, most = (all + bands - 1) / bands;
     /* Where there are more threads than panels, some tiles of a band each. */
     const long parts = least(most, (2 * s.threads + panels - 1) / panels);
-    float *seen = room((s.channels + DEPTH - 1) / DEPTH * PLACES * apart(most * DEPTH) * sizeof(float));
-    int failed = !seen;
+    const long stretches = (s.channels + DEPTH - 1) / DEPTH;
+    float *tile_backs = room((up(most, LANES) * sizeof(float) + stretches * PLACES * apart(most * DEPTH / PER_WORD) * sizeof(word)));
+    word *seen = (word *)(tile_backs + up(most, LANES));
+    int failed = !tile_backs;
 #pragma omp parallel num_threads(s.threads) reduction(| : failed)
     {
-        float *laid = room(PLACES * (apart(DEPTH * N) + apart(most * N)) * sizeof(float));
-        float *products = laid + PLACES * apart(DEPTH * N);
-        failed |= !laid;
-        for (long band = 0; band < bands && seen; band++) {
+        float *products = room(PLACES * (apart(most * N) * sizeof(float) + apart(DEPTH / PER_WORD * N) * sizeof(word)));
+        word *laid = (word *)(products + PLACES * apart(most * N));
+        failed |= !products;
+        for (long band = 0; band < bands && tile_backs; band++) {
             const long start = all * band / bands, tiles = all * (band + 1) / bands - start;
 #pragma omp for schedule(dynamic, 4)
-            for (long t = 0; t < tiles; t++) see(seen, x, s, place_of(s, start + t), t, tiles);
+            for (long t = 0; t < tiles; t++) tile_backs[t] = see(seen, x, s, place_of(s, start + t), t, tiles);
 #pragma omp for schedule(dynamic)
             for (long task = 0; task < panels * parts; task++) {
-                if (!laid) continue;
+                if (!products) continue;
                 const long first = task / parts * N, part = task % parts;
                 const long from = tiles * part / parts, count = tiles * (part + 1) / parts - from;
                 for (long k = 0; k < s.channels; k += DEPTH) {
-                    const long depth = least(DEPTH, s.channels - k);
-                    transform_kernel(laid, kernel, s, first, k, depth);
+                    const long depth = least(DEPTH, s.channels - k), words = depth / PER_WORD;
+                    float backs[N];
+                    transform_kernel(laid, backs, kernel, s, first, k, depth);
                     for (long p = 0; p < PLACES; p++) {
                         ask_ahead(kernel, s, first, k + DEPTH, p);
-                        const float *rows = stretch_of(seen, k, tiles) + p * apart(tiles * depth) + from * depth;
-                        multiply(products + p * apart(count * N), count, rows, depth, laid + p * apart(depth * N), k);
+                        const word *rows = stretch_of(seen, k, tiles) + p * apart(tiles * words) + from * words;
+                        multiply(products + p * apart(count * N), count, rows, words, laid + p * apart(words * N), backs, k);
                     }
                 }
                 for (long t = 0; t < count; t++)
-                    give(out + first, bias ? bias + first : NULL, products, s, place_of(s, start + from + t), t, count);
+                    give(out + first, bias ? bias + first : NULL, products, s, place_of(s, start + from + t),
+                         tile_backs[from + t], t, count);
             }
         }
-        free(laid);
+        free(products);
     }
-    free(seen);
+    free(tile_backs);
     return failed;
 }
