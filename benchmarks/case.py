@@ -1,7 +1,8 @@
 """What is measured, as every process of a run is told it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 TARGETS = ("step", "decode", "txt2img", "train", "load", "import")
 RUNS = ("step", "decode", "txt2img", "train")
@@ -23,8 +24,8 @@ class Case:
     a picture's, in pixels; `batch` is the number of pictures, of which a guided step asks the
     network twice. `steps` and the prompt are txt2img's alone, `method` (a LoRA learns, or all
     weights do, with DreamBooth's prior beside them) and `ema` (whether an average of what learns is
-    kept) train's. `threads` 0 is torch's own number, and `compile_mode` "" what the peer's
-    documentation tells for the device.
+    kept) train's. `own_dtype` is ours where it is not `dtype`, that of all. `threads` 0 is torch's
+    own number, and `compile_mode` "" what the peer's documentation tells for the device.
     """
 
     target: str
@@ -35,6 +36,7 @@ class Case:
     batch: int = 1
     steps: int = 20
     dtype: str = "fp32"
+    own_dtype: str = ""
     device: str = "cpu"
     threads: int = 0
     compile_mode: str = ""
@@ -46,6 +48,11 @@ class Case:
     @property
     def place(self) -> Path:
         return Path(self.folder)
+
+    def of(self, arm: str) -> Self:
+        """Return the case as an arm is told it, in its own type."""
+        own = self.own_dtype if arm.startswith("ours") else ""
+        return replace(self, dtype=own or self.dtype, own_dtype="")
 
     @property
     def on_cuda(self) -> bool:

@@ -61,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
         "that keep none; ours has them cached either way",
     )
     work.add_argument("--dtype", choices=tuple(DTYPES), default="fp32", help="default: fp32")
+    work.add_argument(
+        "--defaults",
+        action="store_true",
+        help="let ours compute in the type that it takes by itself, and the peers in theirs, fp32",
+    )
     work.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...; default: cpu")
     work.add_argument("--threads", type=_positive, help="of every arm; default: torch's own number")
     way = common.add_argument_group("the measuring")
@@ -91,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole.error(f"{options.width} x {options.height}: sides must be multiples of 8, from 8 on")
     if options.warm_up < 0:
         whole.error(f"--warm-up {options.warm_up}: it must be 0 or more")
+    if options.defaults and (options.dtype != "fp32" or options.target not in RUNS):
+        whole.error(f"--defaults: it is for {', '.join(RUNS)}, and without --dtype")
     _check_device(whole, options.device)
 
     from rich.console import Console  # the help needs none of these
@@ -138,8 +145,7 @@ def _run(case: Case, options: argparse.Namespace, turns: Turns) -> tuple[dict[st
     before = calibrate(case, seconds=seconds)
     measured = measure(case, options.arms, turns)
     calibration = before.merged(calibrate(case, seconds=seconds))
-    outputs = {name: arm.output for name, arm in measured.arms.items()}
-    agreed = agreement(case, outputs, measured.reference)
+    agreed = agreement(*measured.compared(case))
     report = run_report(measured, agreed, calibration, count_flops(case))
     broken = "ours" in measured.failed or not measured.arms
     return report, agreed.passed is not False and not broken
@@ -168,7 +174,18 @@ def _case(options: argparse.Namespace, scratch: Path) -> Case:
     from benchmarks.models import folder_of
 
     folder = (options.folder or scratch).resolve()
-    return replace(case, folder=str(folder_of(options.size, folder)))
+    case = replace(case, folder=str(folder_of(options.size, folder)))
+    return replace(case, own_dtype=_own_dtype(case)) if options.defaults else case
+
+
+def _own_dtype(case: Case) -> str:
+    """Return the type that ours takes by itself for a case's model."""
+    import torch
+
+    from sd_pipeline import name_of, open_model, resolve_dtype
+
+    network = open_model(case.place).unet.config
+    return name_of(resolve_dtype("auto", torch.device(case.device), network))
 
 
 def _check_device(whole: argparse.ArgumentParser, device: str) -> None:

@@ -35,6 +35,16 @@ class Measured:
     left_out: dict[str, str]
     failed: dict[str, str]
     reference: Tensor | None
+    peers_in_own: Tensor | None = None
+
+    def compared(self, case: Case) -> tuple[Case, dict[str, Tensor], Tensor | None]:
+        """Return the case in our type, outputs in it, and the peer in float32."""
+        outputs = {name: arm.output for name, arm in self.arms.items()}
+        if self.peers_in_own is None:
+            return case, outputs, self.reference
+        reference = outputs.get(PEER)
+        ours = {name: output for name, output in outputs.items() if name.startswith(OURS)}
+        return case.of(OURS), {**ours, PEER: self.peers_in_own}, reference
 
 
 class TooLittleMemory(Exception):  # noqa: N818  (the name is what it is)
@@ -49,8 +59,8 @@ def measure(case: Case, names: Sequence[str], turns: Turns) -> Measured:
     if case.target == "train":
         _check_room_to_train(case)
     measured = Measured(arms={}, left_out={}, failed={}, reference=None)
-    if case.dtype != "fp32" and {OURS, PEER} <= set(names) and missing(PEER) is None:
-        measured.reference = _reference(case)
+    if {OURS, PEER} <= set(names) and missing(PEER) is None:
+        _ask_peer_in_other_types(case, measured)
     with ExitStack() as stack:
         kept: dict[str, ArmProcess] = {}
         for name in names:
@@ -61,7 +71,7 @@ def measure(case: Case, names: Sequence[str], turns: Turns) -> Measured:
                 if not turns.fresh:
                     _check_room(name, measured)
                 with ExitStack() as own:
-                    process = own.enter_context(ArmProcess(name, case))
+                    process = own.enter_context(ArmProcess(name, case.of(name)))
                     measured.arms[name] = _checked(process, turns, Path(case.scratch))
                     if not turns.fresh:
                         kept[name] = process
@@ -83,7 +93,7 @@ def _round(case: Case, kept: dict[str, ArmProcess], turns: Turns, measured: Meas
             continue
         try:
             if turns.fresh:
-                with ArmProcess(name, case) as process:
+                with ArmProcess(name, case.of(name)) as process:
                     for _ in range(1 + turns.warm_up):
                         process.ask("go")
                     found[name].append(process.ask("go")["seconds"])
@@ -106,11 +116,19 @@ def _checked(process: ArmProcess, turns: Turns, folder: Path) -> ArmResult:
     return ArmResult(begun=process.begun, first_run=first, memory=memory, output=read_output(path))
 
 
-def _reference(case: Case) -> Tensor | None:
-    """Return what the peer computes in float32, one run; None where it cannot."""
+def _ask_peer_in_other_types(case: Case, measured: Measured) -> None:
+    """Let the peer compute what outputs are held to, where those are not all in float32."""
+    if case.dtype != "fp32":
+        measured.reference = _output_of_peer(replace(case, dtype="fp32"))
+    elif case.own_dtype not in ("", "fp32"):
+        measured.peers_in_own = _output_of_peer(case.of(OURS))
+
+
+def _output_of_peer(case: Case) -> Tensor | None:
+    """Return what the peer computes, one run; None where it cannot."""
     path = Path(case.scratch) / "reference.safetensors"
     try:
-        with ArmProcess(PEER, replace(case, dtype="fp32")) as process:
+        with ArmProcess(PEER, case) as process:
             if case.target == "train":
                 process.ask("go")  # the arms have learnt for a step when they are checked
             process.ask("check", path=str(path))

@@ -98,7 +98,8 @@ def show(report: Report, console: Console) -> None:
 def _asked_words(asked: Mapping[str, Any]) -> str:
     if asked["target"] == "import":
         return f"import; {asked['rounds']} rounds of A B B A, fresh processes"
-    words = f"{asked['target']}, {asked['size']}, {asked['dtype']} on {asked['device']}"
+    own = f" (ours {asked['own_dtype']})" if asked["own_dtype"] else ""
+    words = f"{asked['target']}, {asked['size']}, {asked['dtype']}{own} on {asked['device']}"
     if asked["target"] == "load":
         return f"{words}; {asked['rounds']} rounds of A B B A, fresh processes"
     steps = f", {asked['steps']} steps" if asked["target"] == "txt2img" else ""

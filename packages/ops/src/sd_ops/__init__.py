@@ -9,6 +9,7 @@ from sd_ops.compiling import (
     torch_release,
     with_room_for_variants,
 )
+from sd_ops.fused_layers import gated, residual
 from sd_ops.fused_on_cuda import kernels_fused
 from sd_ops.int8 import hold_as_int8, int8_keys, int8_values, quantized
 from sd_ops.layers import Conv2d, Linear, lay_out_kernels, use_fast_paths
@@ -26,6 +27,7 @@ __all__ = [
     "blocks_of",
     "compile_blocks",
     "freed_memory_kept",
+    "gated",
     "geglu",
     "group_norm",
     "hold_as_int8",
@@ -35,6 +37,7 @@ __all__ = [
     "lay_out_kernels",
     "norm_silu",
     "quantized",
+    "residual",
     "resolve_backend",
     "torch_release",
     "use_fast_paths",

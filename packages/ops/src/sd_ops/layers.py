@@ -18,8 +18,8 @@ from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.fused_bias import linear_fused, may_fuse_bias
 from sd_ops.int8 import int8_values
 from sd_ops.limits import limits
-from sd_ops.native.linear import linear_natively, may_map_natively
-from sd_ops.native.winograd import may_convolve_natively
+from sd_ops.native.linear import PANEL, linear_natively, may_map_natively
+from sd_ops.native.winograd import convolve_natively, may_convolve_natively
 from sd_ops.tokenwise import Tokenwise
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import conv_winograd, num_tiles
@@ -57,6 +57,23 @@ class Linear(nn.Linear):
             out = F.conv2d(picture, kernel, self.bias)
         return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
+    def with_shortcut(self, x: Tensor, *, shortcut: Tensor) -> Tensor | None:
+        """Return `shortcut` + the result within the product, or None where that is not best."""
+        weight, bias = self.weight, self.bias
+        if not (self.fast and _may(x, weight)) or shortcut.shape[:-1] != x.shape[:-1]:
+            return None
+        if may_map_natively(x, weight, bias, added=shortcut):
+            return linear_natively(x, weight, bias, added=shortcut)
+        return None
+
+    def gated(self, x: Tensor) -> Tensor | None:
+        """Return `sd_ops.geglu` of the result by our own kernel, or None where it is not best."""
+        weight = self.weight
+        gates = len(weight) % (2 * PANEL) == 0
+        if not (self.fast and gates and _may(x, weight) and may_map_natively(x, weight, self.bias)):
+            return None
+        return linear_natively(x, weight, self.bias, gated=True)
+
 
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d` with fast paths on CPUs, whose results are in channels_last."""
@@ -73,10 +90,8 @@ class Conv2d(nn.Conv2d):
             return self._plainly(x, weight)
         x, learns = x.contiguous(memory_format=torch.channels_last), torch.is_grad_enabled()
         weight = self.laid_out(weight)
-        if self._is_linear():
-            tokens, matrix = x.permute(0, 2, 3, 1), weight.flatten(1)
-            if may_map_natively(tokens, matrix, self.bias):
-                return linear_natively(tokens, matrix, self.bias).permute(0, 3, 1, 2)
+        if (out := self._natively(x, weight, None)) is not None:
+            return out
         if self._is_plain():
             padding = int(self.padding[0])
             if self._takes_winograd(x, weight):
@@ -89,6 +104,45 @@ class Conv2d(nn.Conv2d):
             assert not isinstance(self.padding, str)
             return frozen_convolution(x, weight, self.bias, self.stride, self.padding)
         return self._plainly(x, weight)
+
+    def with_shortcut(self, x: Tensor, *, shortcut: Tensor) -> Tensor | None:
+        """Return `shortcut` + the result by our own kernels, or None where they are not best."""
+        weight, last = self.weight, torch.channels_last
+        if isinstance(self.padding, str):
+            return None
+        sides = (
+            side + 2 * int(padding) + 1 - kernel
+            for side, padding, kernel in zip(
+                x.shape[2:], self.padding, self.kernel_size, strict=True
+            )
+        )
+        if not (
+            self.fast
+            and _may(x, weight)
+            and shortcut.shape == (len(x), self.out_channels, *sides)
+            and shortcut.is_contiguous(memory_format=last)
+        ):
+            return None
+        return self._natively(x.contiguous(memory_format=last), self.laid_out(weight), shortcut)
+
+    def _natively(self, x: Tensor, weight: Tensor, added: Tensor | None) -> Tensor | None:
+        """Convolve by our own kernels, or tell by None that they are not best."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        if self._is_linear():
+            tokens, matrix = x.permute(0, 2, 3, 1), weight.flatten(1)
+            added = None if added is None else added.permute(0, 2, 3, 1)
+            if may_map_natively(tokens, matrix, self.bias, added=added):
+                out = linear_natively(tokens, matrix, self.bias, added=added)
+                return out.permute(0, 3, 1, 2)
+        elif (
+            self._is_plain()
+            and self.stride == (1, 1)
+            and num_tiles(x.shape) >= limits(x.dtype).min_tiles_natively
+            and may_convolve_natively(x, weight, self.bias, added=added)
+        ):
+            return convolve_natively(x, weight, self.bias, int(self.padding[0]), added=added)
+        return None
 
     def _plainly(self, x: Tensor, weight: Tensor) -> Tensor:
         out: Tensor = self._conv_forward(x, weight, self.bias)

@@ -1,7 +1,11 @@
 """Layers one after the other, for some tokens at a time."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from sd_ops.fused_layers import residual
 
 __all__ = ["Tokenwise"]
 
@@ -20,21 +24,35 @@ class Tokenwise(nn.Sequential):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (..., C) to (..., O)."""
+        return self._by_parts(tokens, None)
+
+    def with_shortcut(self, tokens: Tensor, *, shortcut: Tensor) -> Tensor:
+        """Return `shortcut` (..., O) + the result."""
+        return self._by_parts(tokens, shortcut)
+
+    def _by_parts(self, tokens: Tensor, shortcut: Tensor | None) -> Tensor:
         number = tokens.shape[:-1].numel()
         if not self.fast or number < _MANY or not _may(tokens):
-            return self._through(tokens)
-        parts = torch.split(tokens.reshape(1, number, -1), _TOKENS, dim=1)
-        first = self._through(parts[0])
+            return self._through(tokens, shortcut)
+        parts = _split(tokens, number)
+        shortcuts = [None] * len(parts) if shortcut is None else _split(shortcut, number)
+        first = self._through(parts[0], shortcuts[0])
         out = first.new_empty(1, number, first.shape[-1])
         out[:, :_TOKENS] = first
-        for index, part in enumerate(parts[1:], start=1):
-            out[:, index * _TOKENS : (index + 1) * _TOKENS] = self._through(part)
+        for index in range(1, len(parts)):
+            done = self._through(parts[index], shortcuts[index])
+            out[:, index * _TOKENS : (index + 1) * _TOKENS] = done
         return out.view(*tokens.shape[:-1], -1)
 
-    def _through(self, tokens: Tensor) -> Tensor:
-        for layer in self:
+    def _through(self, tokens: Tensor, shortcut: Tensor | None) -> Tensor:
+        for layer in self[:-1]:
             tokens = layer(tokens)
-        return tokens
+        last = self[-1]
+        return last(tokens) if shortcut is None else residual(last, tokens, shortcut=shortcut)
+
+
+def _split(tokens: Tensor, number: int) -> Sequence[Tensor]:
+    return torch.split(tokens.reshape(1, number, -1), _TOKENS, dim=1)
 
 
 def _may(tokens: Tensor) -> bool:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sd_ops import Conv2d, Linear, norm_silu
+from sd_ops import Conv2d, Linear, norm_silu, residual
 from sd_unet.batches import as_many
 from sd_unet.config import UNetConfig
 
@@ -31,10 +31,8 @@ class ResnetBlock(nn.Module):
         hidden = self.conv1(norm_silu(x, self.norm1))
         time = as_many(self.time_emb_proj(F.silu(time_embedding)), hidden)
         hidden = hidden + time[:, :, None, None]
-        hidden = self.conv2(norm_silu(hidden, self.norm2))
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        out: Tensor = shortcut + hidden
-        return out
+        return residual(self.conv2, norm_silu(hidden, self.norm2), shortcut=shortcut)
 
 
 class Downsample(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from sd_ops import Conv2d, Linear, Tokenwise, attention, geglu, group_norm
+from sd_ops import Conv2d, Linear, Tokenwise, attention, gated, group_norm, residual
 from sd_unet.batches import as_many
 from sd_unet.config import TransformerConfig
 
@@ -32,6 +32,14 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """Let tokens (B, N, C) attend to context (B, T, D); returns (B, N, C)."""
+        out: Tensor = self.to_out(self._attended(tokens, context))
+        return out
+
+    def with_shortcut(self, tokens: Tensor, context: Tensor, *, shortcut: Tensor) -> Tensor:
+        """Return `shortcut` (B, N, C) + the result."""
+        return residual(self.to_out[0], self._attended(tokens, context), shortcut=shortcut)
+
+    def _attended(self, tokens: Tensor, context: Tensor) -> Tensor:
         query, key, value = (
             rearrange(projected, "b t (h d) -> b h t d", h=self.num_heads)
             for projected in (
@@ -40,9 +48,7 @@ class Attention(nn.Module):
             )
         )
         attended = self._attend(query, key, value)
-        merged = rearrange(attended, "b h t d -> b t (h d)")
-        out: Tensor = self.to_out(merged.to(tokens.dtype))
-        return out
+        return rearrange(attended, "b h t d -> b t (h d)").to(tokens.dtype)
 
     def seeing_itself(self, tokens: Tensor) -> Tensor:
         """Return what comes out where every token attends to itself alone: its own value."""
@@ -76,7 +82,7 @@ class GEGLU(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, N, C) to (B, N, C')."""
-        return geglu(self.proj(tokens))
+        return gated(self.proj, tokens)
 
 
 class FeedForward(nn.Module):
@@ -93,6 +99,10 @@ class FeedForward(nn.Module):
         """Map (B, N, C) to (B, N, C)."""
         out: Tensor = self.net(tokens)
         return out
+
+    def with_shortcut(self, tokens: Tensor, *, shortcut: Tensor) -> Tensor:
+        """Return `shortcut` (B, N, C) + the result."""
+        return residual(self.net, tokens, shortcut=shortcut)
 
 
 class TransformerBlock(nn.Module):
@@ -111,10 +121,9 @@ class TransformerBlock(nn.Module):
     def forward(self, tokens: Tensor, hidden_states: Tensor) -> Tensor:
         """Map tokens (B, N, C), with the text's hidden states (R * B, T, D), to (R * B, N, C)."""
         normed = self.norm1(tokens)
-        tokens = as_many(tokens + self.attn1(normed, normed), hidden_states)
-        tokens = tokens + self.attn2(self.norm2(tokens), hidden_states)
-        out: Tensor = tokens + self.ff(self.norm3(tokens))
-        return out
+        tokens = as_many(residual(self.attn1, normed, normed, shortcut=tokens), hidden_states)
+        tokens = residual(self.attn2, self.norm2(tokens), hidden_states, shortcut=tokens)
+        return residual(self.ff, self.norm3(tokens), shortcut=tokens)
 
 
 class SpatialTransformer(nn.Module):
@@ -148,10 +157,8 @@ class SpatialTransformer(nn.Module):
         if linear:
             tokens = self.proj_out(tokens)
         hidden = rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[-2])
-        if not linear:
-            hidden = self.proj_out(hidden)
-        out: Tensor = as_many(x, hidden) + hidden
-        return out
+        shortcut = as_many(x, hidden)
+        return shortcut + hidden if linear else residual(self.proj_out, hidden, shortcut=shortcut)
 
 
 def _projection(config: TransformerConfig) -> nn.Module:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from sd_ops import Conv2d, Linear, attention
+from sd_ops import Conv2d, Linear, attention, residual
 
 __all__ = ["DownBlock", "MidBlock", "SelfAttention", "UpBlock", "group_norm"]
 
@@ -34,9 +34,8 @@ class ResnetBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H, W)."""
         hidden_states: Tensor = self.conv1(F.silu(self.norm1(x)))
-        hidden_states = self.conv2(F.silu(self.norm2(hidden_states)))
         shortcut: Tensor = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return shortcut + hidden_states
+        return residual(self.conv2, F.silu(self.norm2(hidden_states)), shortcut=shortcut)
 
 
 class SelfAttention(nn.Module):

@@ -1,6 +1,6 @@
 /* Heads of attention: how Python hands them over, and how results go back. */
+#pragma once
 #include "numbers.h"
-#include <stdbool.h>
 
 /* One of q, k, v, out and their gradients, (B, H, T, D) with strides in numbers; D's is one. */
 typedef struct { number *from; long batch, head, row; } tensor;

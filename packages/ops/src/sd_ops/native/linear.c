@@ -4,33 +4,33 @@
  * than float32's: numbers are read and rounded at the ends alone. Some outputs' kernels at a time are turned to
  * panels, by all threads; then each thread takes some rows of x through them. In float16 each row of x is scaled,
  * and of each output the DEPTH channels that are multiplied at once. */
+#define CHAIN 32 /* an error of 10e-4, as no transform makes it larger */
+#include "gelu.h"
 #include "products.h"
 
 /* Channels that are multiplied at once; rows of a block at most, and their numbers; numbers of a kernel that are
  * turned. */
 enum { DEPTH = 320, MOST_ROWS = 8 * ROWS, MOST_LAID = 1 << 19, MOST_TURNED = 1 << 20 };
 
-typedef struct { long rows, depth, outputs, threads; } sizes;
+/* `gated`: the kernel has twice as many rows, of which the second half gates the first. */
+typedef struct { long rows, depth, outputs, gated, threads; } sizes;
 
 /* N rows of a kernel (O, C) as (C words, N), and what scales back the rows' channels of each step, (steps, N). */
 static void turn_panel(word *to, float *backs, const number *kernel, long depth) {
-    /* Row by row, as memory is read best. */
-    for (long v = 0; v < N; v++)
-        for (long start = 0; start < depth; start += DEPTH) {
-            const uint16_t most = greatest(kernel + v * depth + start, least(DEPTH, depth - start), 0);
-            backs[start / DEPTH * N + v] = scale_to(MOST_RIGHT, most).back;
-        }
     for (long v = 0; v < N; v += LANES)
         for (long start = 0; start < depth; start += DEPTH) {
-            const __m512 there = _mm512_div_ps(_mm512_set1_ps(1), _mm512_loadu_ps(backs + start / DEPTH * N + v));
-            for (long k = start; k < least(start + DEPTH, depth); k += LANES * PER_WORD) {
-                const long count = least(LANES, (depth - k) / PER_WORD);
+            const long until = least(start + DEPTH, depth);
+            scale of[LANES];
+            for (int i = 0; i < LANES; i++) {
+                of[i] = scale_to(MOST_RIGHT, greatest(kernel + (v + i) * depth + start, until - start, 0));
+                backs[start / DEPTH * N + v + i] = of[i].back;
+            }
+            for (long k = start; k < until; k += LANES * PER_WORD) {
+                const long count = least(LANES, (until - k) / PER_WORD);
                 __m512 x[LANES];
-                for (int i = 0; i < LANES; i++) x[i] = load_words(kernel + (v + i) * depth + k, count);
+                for (int i = 0; i < LANES; i++) x[i] = load_factors(kernel + (v + i) * depth + k, count, of[i]);
                 turn(x);
-                for (long i = 0; i < count; i++)
-                    store_right(to + (k / PER_WORD + i) * N + v, _mm512_mul_ps(channel_of(x[i], 0), there),
-                                _mm512_mul_ps(channel_of(x[i], PER_WORD - 1), there));
+                for (long i = 0; i < count; i++) _mm512_storeu_ps(to + (k / PER_WORD + i) * N + v, x[i]);
             }
         }
 }
@@ -38,69 +38,87 @@ static void turn_panel(word *to, float *backs, const number *kernel, long depth)
 /* Lay out some rows of x (rows, C) as (steps, rows, DEPTH), and say what scales them back. */
 static void lay_rows(word *to, float *backs, const number *x, long rows, long depth) {
     for (long r = 0; r < rows; r++, x += depth) {
-        for (long k = 0; k < depth; k += 64 / sizeof(number)) _mm_prefetch(x + depth + k, _MM_HINT_T0); /* the next row */
+        const char *next = (const char *)(x + depth);
+        for (long at = 0; at < depth * (long)sizeof(number); at += 64) _mm_prefetch(next + at, _MM_HINT_T0);
         const scale of = scale_to(MOST_LEFT, greatest(x, depth, 0));
-        const __m512 there = _mm512_set1_ps(of.there);
         backs[r] = of.back;
         for (long start = 0; start < depth; start += DEPTH) {
             const long width = least(DEPTH, depth - start);
             word *row = to + (start * rows + r * width) / PER_WORD;
-            for (long k = 0; k < width; k += LANES)
-                store_left(row + k / PER_WORD, _mm512_mul_ps(load(x + start + k), there));
+            for (long k = 0; k < width; k += LANES * PER_WORD) {
+                const long count = least(LANES, (width - k) / PER_WORD);
+                _mm512_mask_storeu_ps(row + k / PER_WORD, (__mmask16)((1u << count) - 1),
+                                      load_factors(x + start + k, count, of));
+            }
         }
     }
 }
 
-/* Give some rows of N outputs, scaled back. */
-static void give(number *out, const number *bias, const float *sums, const float *backs, long rows, long outputs) {
-    for (long v = 0; v < N; v += LANES) {
-        const __m512 added = bias ? load(bias + v) : _mm512_setzero_ps();
-        for (long r = 0; r < rows; r++) {
-            const __m512 sum = _mm512_loadu_ps(sums + r * N + v);
-            store(out + r * outputs + v, _mm512_fmadd_ps(sum, _mm512_set1_ps(backs[r]), added));
+/* What the rows of N outputs are made of, beside their sums: what scales rows back, and what is added. */
+typedef struct { const float *backs; const number *bias, *gate_bias, *added; } finish;
+
+static inline __m512 finished(const float *sums, float back, const number *bias) {
+    return _mm512_fmadd_ps(_mm512_loadu_ps(sums), _mm512_set1_ps(back), bias ? load(bias) : _mm512_setzero_ps());
+}
+
+/* Give some rows of N outputs, for which sums are (rows, N), and where they are gated those of gates behind. */
+static void give(number *out, const float *sums, finish of, long rows, sizes s) {
+    for (long r = 0; r < rows; r++, sums += N, out += s.outputs, of.added += of.added ? s.outputs : 0)
+        for (long v = 0; v < N; v += LANES) {
+            __m512 y = finished(sums + v, of.backs[r], of.bias ? of.bias + v : NULL);
+            if (s.gated)
+                y = gated(y, finished(sums + rows * N + v, of.backs[r], of.gate_bias ? of.gate_bias + v : NULL));
+            if (of.added) y = _mm512_add_ps(y, load(of.added + v));
+            store(out + v, y);
         }
-    }
 }
 
 int ready(void) { return 1; }
 
-/* out (M, O) = x (M, C) kernel (O, C)^T + bias, where C is a multiple of LANES and O of N. Returns 0, or 1 for want
- * of memory. */
-int linear(number *out, const number *x, const number *kernel, const number *bias, sizes s) {
-    const long panels = s.outputs / N, words = s.depth / PER_WORD;
-    const long fitting = least(panels, MOST_TURNED / (N * s.depth) + 1), groups = (panels + fitting - 1) / fitting;
+/* out (M, O) = x (M, C) kernel (O, C)^T + bias, or gated; and + added (M, O), where that is not null. C is a multiple
+ * of LANES and O of N. Returns 0, or 1 for want of memory. */
+int linear(number *out, const number *x, const number *kernel, const number *bias, const number *added, sizes s) {
+    const long panels = s.outputs / N, words = s.depth / PER_WORD, twice = s.gated ? 2 : 1;
+    const long fitting = least(panels, MOST_TURNED / (twice * N * s.depth) + 1);
+    const long groups = (panels + fitting - 1) / fitting;
     const long steps = (s.depth + DEPTH - 1) / DEPTH, step_words = DEPTH / PER_WORD;
     const long height = least(MOST_ROWS, up(MOST_LAID / s.depth + 1, ROWS));
     const long blocks = least(s.rows, up((s.rows + height - 1) / height, s.threads));
     const long most = (s.rows + blocks - 1) / blocks;
-    float *column_backs = room(fitting * N * (steps * sizeof(float) + words * sizeof(word)));
-    word *turned = (word *)(column_backs + fitting * steps * N);
+    float *column_backs = room(fitting * twice * N * (steps * sizeof(float) + words * sizeof(word)));
+    word *turned = (word *)(column_backs + fitting * twice * steps * N);
     int failed = !column_backs;
 #pragma omp parallel num_threads(s.threads) reduction(| : failed)
     {
-        float *sums = room(most * (N * sizeof(float) + words * sizeof(word) + sizeof(float)));
-        word *laid = (word *)(sums + most * N);
+        float *sums = room(most * (twice * N * sizeof(float) + words * sizeof(word) + sizeof(float)));
+        word *laid = (word *)(sums + most * twice * N);
         float *row_backs = (float *)(laid + most * words);
         failed |= !sums;
         for (long group = 0; group < groups && column_backs; group++) {
             const long first = panels * group / groups, count = panels * (group + 1) / groups - first;
 #pragma omp for schedule(dynamic)
-            for (long panel = 0; panel < count; panel++)
-                turn_panel(turned + panel * words * N, column_backs + panel * steps * N,
-                           kernel + (first + panel) * N * s.depth, s.depth);
+            for (long task = 0; task < count * twice; task++) {
+                const long output = (first + task / twice) * N + task % twice * s.outputs;
+                turn_panel(turned + task * words * N, column_backs + task * steps * N, kernel + output * s.depth, s.depth);
+            }
 #pragma omp for schedule(dynamic)
             for (long block = 0; block < blocks; block++) {
                 if (!sums) continue;
                 const long start = s.rows * block / blocks, rows = s.rows * (block + 1) / blocks - start;
                 lay_rows(laid, row_backs, x + start * s.depth, rows, s.depth);
                 for (long panel = 0; panel < count; panel++) {
-                    const long column = (first + panel) * N;
-                    for (long step = 0; step < steps; step++) {
-                        const long at = step * step_words;
-                        multiply(sums, rows, laid + at * rows, least(step_words, words - at),
-                                 turned + (panel * words + at) * N, column_backs + (panel * steps + step) * N, step);
-                    }
-                    give(out + start * s.outputs + column, bias ? bias + column : NULL, sums, row_backs, rows, s.outputs);
+                    for (long task = panel * twice; task < (panel + 1) * twice; task++)
+                        for (long step = 0; step < steps; step++) {
+                            const long at = step * step_words;
+                            multiply(sums + task % twice * rows * N, rows, laid + at * rows, least(step_words, words - at),
+                                     turned + (task * words + at) * N, column_backs + (task * steps + step) * N, step);
+                        }
+                    const long column = (first + panel) * N, place = start * s.outputs + column;
+                    const finish of = {.backs = row_backs,
+                                       .bias = bias ? bias + column : NULL,
+                                       .gate_bias = bias ? bias + s.outputs + column : NULL,
+                                       .added = added ? added + place : NULL};
+                    give(out + place, sums, of, rows, s);
                 }
             }
         }

@@ -1,6 +1,8 @@
 /* Numbers of the type that a kernel is compiled for (HALF=1: bfloat16, 0: float32), 16 of them as float32; `some`
  * are the first of 16, and zeros in the place of the others. */
+#pragma once
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,8 +116,8 @@ static inline __attribute__((always_inline)) void turn(__m512 x[LANES]) {
 
 /* -- Numbers as float16, HALVES=1 ----------------------------------------------------------------- */
 
-/* What brings some numbers within a range, and back. */
-typedef struct { float there, back; } scale;
+/* What brings some numbers within a range, and back; where not all are finite, it is one. */
+typedef struct { float there, back; bool finite; } scale;
 
 #if HALVES
 
@@ -136,12 +138,24 @@ static inline uint16_t greatest(const number *x, long count, uint16_t so_far) {
 /* Bring numbers of which this is the greatest to `most` at most, by a power of two. What is not finite stays so. */
 static inline scale scale_to(float most, uint16_t greatest) {
     const uint32_t exponent = greatest >> 7;
-    if (exponent == 255) return (scale){1, 1};
+    if (exponent == 255) return (scale){1, 1, false};
     /* The least numbers are left smaller, so that no scale leaves float32. */
     const uint32_t bits = (253 - (exponent < 32 ? 32 : exponent)) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);
-    return (scale){most * power, 1 / (most * power)};
+    return (scale){most * power, 1 / (most * power), true};
+}
+
+/* 32 bfloat16 as float16, scaled; those that float16 does not hold with all their digits are nought. All are finite. */
+static inline __m512i as_halves(__m512i x, scale of) {
+    uint32_t bits;
+    memcpy(&bits, &of.there, sizeof bits);
+    /* Exponents count from 127, and from 15. */
+    const int less = 127 + 127 - 15 - (int)(bits >> 23);
+    const __m512i sign = _mm512_set1_epi16((short)0x8000);
+    const __m512i size = _mm512_subs_epu16(_mm512_andnot_si512(sign, x), _mm512_set1_epi16((short)(less << 7)));
+    const __m512i held = _mm512_maskz_mov_epi16(_mm512_cmpge_epu16_mask(size, _mm512_set1_epi16(1 << 7)), size);
+    return _mm512_or_si512(_mm512_and_si512(sign, x), _mm512_slli_epi16(held, 3));
 }
 
 /* The words of two rows of values. */

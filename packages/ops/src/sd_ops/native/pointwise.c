@@ -1,14 +1,8 @@
 /* What lies between the products of a network, each in as few passes over memory as can be: group norm with
  * SiLU, and GEGLU. Compiled for this processor by `sd_ops.native`; sums and functions are float32. */
-#include "numbers.h"
+#include "gelu.h"
 
 int ready(void) { return 1; }
-
-/* 1 / x of what is finite */
-static inline __m512 inverse(__m512 x) {
-    const __m512 y = _mm512_rcp14_ps(x);
-    return _mm512_mul_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(2)));
-}
 
 /* x / (1 + e^-x), where the exponential is kept finite */
 static inline __m512 silu(__m512 x) {
@@ -111,22 +105,6 @@ int group_norm(number *out, const number *x, const number *weight, const number 
 
 typedef struct { long rows, width, threads; } gate_sizes;
 
-/* The cumulative normal distribution, to 1e-7 (Abramowitz and Stegun 1964, 7.1.26). */
-static inline __m512 normal(__m512 x) {
-    const __m512 one = _mm512_set1_ps(1), half = _mm512_set1_ps(0.5f);
-    const __m512 z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.70710678f));
-    const __m512 t = inverse(_mm512_fmadd_ps(z, _mm512_set1_ps(0.3275911f), one));
-    __m512 y = _mm512_set1_ps(1.061405429f);
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(-1.453152027f));
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(1.421413741f));
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(-0.284496736f));
-    y = _mm512_fmadd_ps(y, t, _mm512_set1_ps(0.254829592f));
-    /* Half of what erf lacks of 1: so small values on the left keep their digits. */
-    y = _mm512_mul_ps(_mm512_mul_ps(y, _mm512_mul_ps(t, half)),
-                      power(_mm512_mul_ps(_mm512_mul_ps(z, z), _mm512_set1_ps(-LOG2_E))));
-    return _mm512_mask_sub_ps(y, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GE_OQ), one, y);
-}
-
 /* out (rows, width) = hidden gelu(gate) of (rows, 2 width). The width is a multiple of 16. */
 int geglu(number *out, const number *projected, gate_sizes s) {
 #pragma omp parallel for num_threads(s.threads)
@@ -134,7 +112,7 @@ int geglu(number *out, const number *projected, gate_sizes s) {
         for (long c = 0; c < s.width; c += LANES) {
             const __m512 hidden = load(projected + r * 2 * s.width + c);
             const __m512 gate = load(projected + r * 2 * s.width + s.width + c);
-            store(out + r * s.width + c, _mm512_mul_ps(hidden, _mm512_mul_ps(gate, normal(gate))));
+            store(out + r * s.width + c, gated(hidden, gate));
         }
     return 0;
 }

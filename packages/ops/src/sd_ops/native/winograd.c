@@ -231,13 +231,13 @@ static void ask_ahead(const number *kernel, sizes s, long first, long k, long pa
     }
 }
 
-/* Transform the products (places, tiles, N) of one tile back, into N outputs of its pixels. */
-static void give(number *out, const number *bias, const float *products, sizes s, place at, float back, long tile,
-                 long tiles) {
+/* Transform the products (places, tiles, N) of one tile back, into N outputs of its pixels; `added` lies as `out`. */
+static void give(number *out, const number *bias, const number *added, const float *products, sizes s, place at,
+                 float back, long tile, long tiles) {
     const long rows = least(OUT, height_of(s) - at.row), columns = least(OUT_WIDTH, width_of(s) - at.column);
-    number *to = out + ((at.image * height_of(s) + at.row) * width_of(s) + at.column) * s.outputs;
+    const long first = ((at.image * height_of(s) + at.row) * width_of(s) + at.column) * s.outputs;
     for (long v = 0; v < N; v += LANES) {
-        const __m512 added = bias ? load(bias + v) : _mm512_setzero_ps();
+        const __m512 of_output = bias ? load(bias + v) : _mm512_setzero_ps();
         __m512 half[OUT][IN_WIDTH];
 #pragma GCC unroll 6
         for (int j = 0; j < IN_WIDTH; j++) {
@@ -252,8 +252,11 @@ static void give(number *out, const number *bias, const float *products, sizes s
         for (long i = 0; i < rows; i++) {
             __m512 y[OUT_WIDTH];
             give_wide(y, half[i]);
-            for (long j = 0; j < columns; j++)
-                store(to + (i * width_of(s) + j) * s.outputs + v, _mm512_fmadd_ps(y[j], VALUE(back), added));
+            for (long j = 0; j < columns; j++) {
+                const long pixel = first + (i * width_of(s) + j) * s.outputs + v;
+                const __m512 sum = _mm512_fmadd_ps(y[j], VALUE(back), of_output);
+                store(out + pixel, added ? _mm512_add_ps(sum, load(added + pixel)) : sum);
+            }
         }
     }
 }
@@ -262,9 +265,9 @@ static void give(number *out, const number *bias, const float *products, sizes s
 
 int ready(void) { return 1; }
 
-/* out (B, H', W', O) = x (B, H, W, C) convolved with a kernel, with zeros around; C is a multiple of LANES, O of N.
- * Returns 0, or 1 for want of memory. */
-int convolve(number *out, const number *x, const number *kernel, const number *bias, sizes s) {
+/* out (B, H', W', O) = x (B, H, W, C) convolved with a kernel, with zeros around, + added, which lies as `out`, where
+ * that is not null; C is a multiple of LANES, O of N. Returns 0, or 1 for want of memory. */
+int convolve(number *out, const number *x, const number *kernel, const number *bias, const number *added, sizes s) {
     const long all = s.images * tiles_of(height_of(s), OUT) * tiles_of(width_of(s), OUT_WIDTH), panels = s.outputs / N;
     const long fitting = least(MOST_TILES, MOST_SEEN * PER_WORD / (PLACES * s.channels) + 1);
     const long bands = (all + fitting - 1) / fitting, most = (all + bands - 1) / bands;
@@ -299,8 +302,8 @@ int convolve(number *out, const number *x, const number *kernel, const number *b
                     }
                 }
                 for (long t = 0; t < count; t++)
-                    give(out + first, bias ? bias + first : NULL, products, s, place_of(s, start + from + t),
-                         tile_backs[from + t], t, count);
+                    give(out + first, bias ? bias + first : NULL, added ? added + first : NULL, products, s,
+                         place_of(s, start + from + t), tile_backs[from + t], t, count);
             }
         }
         free(products);

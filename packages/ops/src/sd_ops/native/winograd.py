@@ -19,13 +19,15 @@ class _Sizes(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_long) for name in _NAMES)
 
 
-def may_convolve_natively(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def may_convolve_natively(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, added: Tensor | None = None
+) -> bool:
     """Tell whether `convolve_natively` takes these: plain tensors, and a kernel for their sizes.
 
     The first question on a machine compiles it.
     """
     outputs, channels = weight.shape[:2]
-    plain = (x, weight) if bias is None else (x, weight, bias)
+    plain = [part for part in (x, weight, bias, added) if part is not None]
     return (
         x.dtype in _TYPES
         and all(type(part) in (Tensor, torch.nn.Parameter) for part in plain)
@@ -42,12 +44,19 @@ def may_convolve_natively(x: Tensor, weight: Tensor, bias: Tensor | None) -> boo
 
 
 def convolve_natively(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, *, turned: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: int,
+    *,
+    turned: bool = False,
+    added: Tensor | None = None,
 ) -> Tensor:
     """Convolve x (B, C, H, W) as `sd_ops.winograd.conv_winograd` does, in channels_last.
 
     A kernel is copied where it is not in channels_last, or one that is ``turned`` not the transpose
-    of one that is.
+    of one that is. What is ``added`` has the result's shape and is in channels_last; it is added
+    before the result is rounded.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     rows = (weight.transpose(0, 1) if turned else weight).contiguous(
@@ -60,6 +69,6 @@ def convolve_natively(
     sizes = _Sizes(
         len(x), *x.shape[2:], x.shape[1], len(weight), padding, turned, torch.get_num_threads()
     )
-    if kernels(_NAME, x.dtype).convolve(*map(place, (out, x, rows, bias)), sizes):
+    if kernels(_NAME, x.dtype).convolve(*map(place, (out, x, rows, bias, added)), sizes):
         raise MemoryError("no memory for the tiles of a convolution: use a smaller size")
     return out
