@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sd_ops import Conv2d, Linear, lay_out_kernels, use_fast_paths
+from sd_ops.native.winograd import convolve_natively
 from sd_ops.unfolded import conv_unfolded, num_pixels
 from sd_ops.winograd import by_products, conv_winograd, num_tiles
 
@@ -81,7 +82,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         asked.append(tuple(x.shape))
         return conv_winograd(x, *rest)  # type: ignore[arg-type]
 
+    def noted_natively(x: Tensor, *rest: object, **more: object) -> Tensor:
+        asked.append(tuple(x.shape))
+        return convolve_natively(x, *rest, **more)  # type: ignore[arg-type]
+
     monkeypatch.setattr("sd_ops.layers.conv_winograd", noted)
+    monkeypatch.setattr("sd_ops.layers.convolve_natively", noted_natively)
     return asked
 
 
@@ -114,7 +120,7 @@ def test_what_winograd_is_not_for_is_done_as_ever(
     layer: Conv2d, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = counted(monkeypatch)
-    monkeypatch.setattr("sd_ops.layers.may_convolve_natively", lambda *_: False)  # no compiler, say
+    monkeypatch.setattr("sd_ops.layers.may_convolve_natively", lambda *_, **__: False)
     x = randn(*shape).to(layer.weight.dtype)
     use_fast_paths(layer, False)
     with torch.inference_mode():

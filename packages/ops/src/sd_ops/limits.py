@@ -39,18 +39,19 @@ than 1,024 queries as long or longer, and with gradients longer. By pairs, witho
 run on no processor whose pairs are twice as fast as float32, as AMD's are: there it is taken for
 what its instructions take.
 
-Our own convolutions go by Winograd in float32 sums, in either type, and are faster than torch's
-products in every shape that was tried; they and linear layers on two cores of an Intel Xeon with
-AVX512_BF16 and AVX512_FP16, whose tiles are hidden:
+Our own convolutions go by Winograd and are faster than torch's products in every shape that was
+tried; they and linear layers on two cores of an Intel Xeon with AVX512_BF16 and AVX512_FP16, whose
+tiles are hidden:
 
 - float32, of 335: `F.linear` 285. 3x3 convolutions 860 to 1,030 at 64 x 64 and 32 x 32, by torch's
   products 550 to 640; at 16 x 16 820 and 380; at 8 x 8 380, as one product 140.
-- bfloat16, of 170 by pairs: 160 to 177 by oneDNN. By our own kernels, in float32: linear layers 245
-  to 300, with 128 tokens 185; 3x3 convolutions 785 to 1,040, at 8 x 8 490; attention 4096 x 4096 x
-  40 in 157 ms, torch's 372; 1024 x 1024 x 80 in 19 and 38.
+- bfloat16, of 170 by pairs and 770 by float16: 160 to 177 by oneDNN. By our own kernels, in
+  float16: linear layers 490 to 600, with 128 tokens 410; 3x3 convolutions 1,200 to 1,375, at 8 x 8
+  700; attention 4096 x 4096 x 40 in 86 ms, torch's 372; 1024 x 1024 x 80 in 10 and 38. In float32
+  linear layers 250 to 300, convolutions 785 to 1,040, attention in 157 and 19 ms.
 
-On the EPYC those convolutions were not measured: they are taken for bfloat16 from 16 tiles on, as
-its float32 is 0.7 of this one's and its pairs do 515, 210 at 8 x 8.
+On the EPYC those convolutions, in float32, were not measured: they are taken for bfloat16 from 16
+tiles on, as its float32 is 0.7 of this one's and its pairs do 515, 210 at 8 x 8.
 
 Other processors have no products of bfloat16, and nothing was measured on one: in float32 they are
 taken for the EPYC, whose limits hang on how many sums there are, and in bfloat16 all is torch's
@@ -73,7 +74,7 @@ class Limits:
     """From what size on a path is taken, or up to which: for one processor and one type.
 
     Winograd's are of float32 alone, for in halves its transforms would lose digits; but our own
-    kernel, whose limit is `min_tiles_natively`, computes them in float32.
+    kernel, whose limit is `min_tiles_natively`, computes them in float32 for either.
     """
 
     min_tokens: int = NEVER

@@ -8,7 +8,7 @@
 #include "gelu.h"
 #include "products.h"
 
-/* Channels that are multiplied at once; rows of a block at most, and their numbers; numbers of a kernel that are
+/* Channels that are multiplied at once; rows of a block at most, and their numbers; words of a kernel that are
  * turned. */
 enum { DEPTH = 320, MOST_ROWS = 8 * ROWS, MOST_LAID = 1 << 19, MOST_TURNED = 1 << 20 };
 
@@ -79,7 +79,7 @@ int ready(void) { return 1; }
  * of LANES and O of N. Returns 0, or 1 for want of memory. */
 int linear(number *out, const number *x, const number *kernel, const number *bias, const number *added, sizes s) {
     const long panels = s.outputs / N, words = s.depth / PER_WORD, twice = s.gated ? 2 : 1;
-    const long fitting = least(panels, MOST_TURNED / (twice * N * s.depth) + 1);
+    const long fitting = least(panels, MOST_TURNED * PER_WORD / (twice * N * s.depth) + 1);
     const long groups = (panels + fitting - 1) / fitting;
     const long steps = (s.depth + DEPTH - 1) / DEPTH, step_words = DEPTH / PER_WORD;
     const long height = least(MOST_ROWS, up(MOST_LAID / s.depth + 1, ROWS));

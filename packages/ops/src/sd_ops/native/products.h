@@ -27,9 +27,9 @@ enum { VECTORS = 2, N = VECTORS * LANES, ROWS = 14 };
 #if HALVES
 
 /* Words of LANES columns, of the first channel and the last of each. */
-static inline void store_right(word *to, __m512 first, __m512 last) {
-    _mm512_storeu_si512(to, as_words(first, last));
-}
+typedef __m512h packed;
+static inline packed pack(__m512 first, __m512 last) { return (packed)as_words(first, last); }
+static inline void store_right(word *to, packed x) { _mm512_storeu_ph(to, x); }
 
 /* LANES channels of a row, which lie side by side. */
 static inline void store_left(word *to, __m512 x) {
@@ -50,10 +50,12 @@ static inline __m512 load_factors(const number *from, long count, scale of) {
 
 #else
 
-static inline void store_right(word *to, __m512 first, __m512 last) {
+typedef __m512 packed;
+static inline packed pack(__m512 first, __m512 last) {
     (void)last;
-    _mm512_storeu_ps(to, first);
+    return first;
 }
+static inline void store_right(word *to, packed x) { _mm512_storeu_ps(to, x); }
 static inline void store_left(word *to, __m512 x) { _mm512_storeu_ps(to, x); }
 static inline __m512 channel_of(__m512 words, int channel) {
     (void)channel;

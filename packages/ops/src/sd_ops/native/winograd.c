@@ -11,7 +11,7 @@
 #include "products.h"
 
 #if HALVES
-enum { OUT_WIDTH = 2, DEPTH = 256, MOST_TILES = 224 };
+enum { OUT_WIDTH = 2, DEPTH = 256, MOST_TILES = 256 };
 #else
 enum { OUT_WIDTH = 4, DEPTH = 64, MOST_TILES = 128 };
 #endif
@@ -74,11 +74,11 @@ LINE see_wide(__m512 y[IN_WIDTH], const __m512 x[IN_WIDTH]) {
     y[3] = _mm512_sub_ps(x[3], x[1]);
 }
 
-LINE tap_wide(__m512 y[IN_WIDTH], __m512 a, __m512 b, __m512 c) {
-    const __m512 half = VALUE(0.5f), ends = _mm512_mul_ps(half, _mm512_add_ps(a, c));
+LINE tap_wide(packed y[IN_WIDTH], packed a, packed b, packed c) {
+    const packed half = _mm512_set1_ph(0.5f), ends = _mm512_mul_ph(half, _mm512_add_ph(a, c));
     y[0] = a;
-    y[1] = _mm512_fmadd_ps(half, b, ends);
-    y[2] = _mm512_fnmadd_ps(half, b, ends);
+    y[1] = _mm512_fmadd_ph(half, b, ends);
+    y[2] = _mm512_fnmadd_ph(half, b, ends);
     y[3] = c;
 }
 
@@ -90,7 +90,7 @@ LINE give_wide(__m512 y[OUT_WIDTH], const __m512 x[IN_WIDTH]) {
 #else
 
 LINE see_wide(__m512 y[IN], const __m512 x[IN]) { see_four(y, x); }
-LINE tap_wide(__m512 y[IN], __m512 a, __m512 b, __m512 c) { tap_four(y, a, b, c); }
+LINE tap_wide(packed y[IN], packed a, packed b, packed c) { tap_four(y, a, b, c); }
 LINE give_wide(__m512 y[OUT], const __m512 x[IN]) { give_four(y, x); }
 
 #endif
@@ -158,19 +158,14 @@ static float see(word *seen, const number *x, sizes s, place at, long tile, long
     return of.back;
 }
 
-/* The nine taps of one channel for 16 outputs, to its places. */
-LINE transform_nine(__m512 to[PLACES], const __m512 taps[TAPS]) {
-    __m512 half[IN][3];
+/* The nine taps of one channel for 16 outputs, transformed along columns. */
+LINE transform_columns(__m512 to[IN][3], const __m512 taps[TAPS]) {
 #pragma GCC unroll 3
     for (int j = 0; j < 3; j++) {
         __m512 y[IN];
         tap_four(y, taps[j], taps[3 + j], taps[6 + j]);
 #pragma GCC unroll 6
-        for (int i = 0; i < IN; i++) half[i][j] = y[i];
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < IN; i++) {
-        tap_wide(to + i * IN_WIDTH, half[i][0], half[i][1], half[i][2]);
+        for (int i = 0; i < IN; i++) to[i][j] = y[i];
     }
 }
 
@@ -195,27 +190,34 @@ static void transform_kernel(word *to, float *backs, const number *kernel, sizes
         const __m512 there = _mm512_loadu_ps(theres);
         for (long c = 0; c < depth; c += LANES * PER_WORD) {
             const long count = least(LANES, (depth - c) / PER_WORD);
-            __m512 taps[PER_WORD][LANES][TAPS];
-            for (int tap = 0; tap < TAPS; tap++) {
-                __m512 x[LANES];
-                if (!s.turned) {
-                    const number *from = kernel + ((first + v) * TAPS + tap) * s.channels + k + c;
-                    for (int i = 0; i < LANES; i++) x[i] = load_words(from + i * TAPS * s.channels, count);
-                    turn(x);
-                }
-                for (long i = 0; i < count; i++)
-                    for (int j = 0; j < PER_WORD; j++) {
-                        const long channel = k + c + i * PER_WORD + j;
-                        const number *from = kernel + (channel * TAPS + TAPS - 1 - tap) * s.outputs + first + v;
-                        taps[j][i][tap] = _mm512_mul_ps(s.turned ? load(from) : channel_of(x[i], j), there);
-                    }
+            __m512 x[TAPS][LANES];
+            for (int tap = 0; tap < TAPS && !s.turned; tap++) {
+                const number *from = kernel + ((first + v) * TAPS + tap) * s.channels + k + c;
+                for (int i = 0; i < LANES; i++) x[tap][i] = load_words(from + i * TAPS * s.channels, count);
+                turn(x[tap]);
             }
             for (long i = 0; i < count; i++) {
-                __m512 places[PER_WORD][PLACES];
-                for (int j = 0; j < PER_WORD; j++) transform_nine(places[j], taps[j][i]);
-                for (int p = 0; p < PLACES; p++)
-                    store_right(to + p * apart(depth / PER_WORD * N) + (c / PER_WORD + i) * N + v, places[0][p],
-                                places[PER_WORD - 1][p]);
+                __m512 half[PER_WORD][IN][3];
+                for (int j = 0; j < PER_WORD; j++) {
+                    const number *from = kernel + (k + c + i * PER_WORD + j) * TAPS * s.outputs + first + v;
+                    __m512 taps[TAPS];
+#pragma GCC unroll 9
+                    for (int tap = 0; tap < TAPS; tap++)
+                        taps[tap] = _mm512_mul_ps(there, s.turned ? load(from + (TAPS - 1 - tap) * s.outputs)
+                                                                  : channel_of(x[tap][i], j));
+                    transform_columns(half[j], taps);
+                }
+                word *at = to + (c / PER_WORD + i) * N + v;
+#pragma GCC unroll 6
+                for (int row = 0; row < IN; row++) {
+                    packed taps[3], y[IN_WIDTH];
+#pragma GCC unroll 3
+                    for (int j = 0; j < 3; j++) taps[j] = pack(half[0][row][j], half[PER_WORD - 1][row][j]);
+                    tap_wide(y, taps[0], taps[1], taps[2]);
+#pragma GCC unroll 6
+                    for (int j = 0; j < IN_WIDTH; j++)
+                        store_right(at + (row * IN_WIDTH + j) * apart(depth / PER_WORD * N), y[j]);
+                }
             }
         }
     }
