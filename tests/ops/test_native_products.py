@@ -217,6 +217,27 @@ def test_large_and_small_numbers_lose_no_more_than_others(
         assert torch.equal(found[1, :, 3], wanted[1, :, 3] * 2.0**exponent)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("exponent", [-126, -100, 100, 123, 126])
+@torch.no_grad()
+def test_the_ends_of_the_range_are_no_ends(exponent: int, dtype: torch.dtype) -> None:
+    x = randn(1, 48, 9, 9).clamp(-1.9, 1.9).to(dtype)
+    weight = kernel(64, 48, dtype)
+    wanted = WINOGRAD.convolve_natively(x, weight, None, 1)
+    found = WINOGRAD.convolve_natively(x * 2.0**exponent, weight * 2.0**-60, None, 1)
+    scaled = dtype == HALVES and by_float16()
+    if scaled or abs(exponent) <= 100:  # else float32's transforms come to its ends
+        assert found.isfinite().all()
+        wanted *= 2.0 ** (exponent - 60)
+        assert (found - wanted).abs().max() <= 1e-3 * wanted.abs().max()
+    if dtype == HALVES:
+        tokens, matrix = x.flatten(2).transpose(1, 2), weight[..., 1, 1].contiguous()
+        wanted = LINEAR.linear_natively(tokens, matrix, None) * 2.0 ** (exponent - 60)
+        found = LINEAR.linear_natively(tokens * 2.0**exponent, matrix * 2.0**-60, None)
+        assert found.isfinite().all()
+        assert exponent == -126 or torch.equal(found, wanted)  # there float32 has fewer digits
+
+
 @pytest.mark.parametrize("dtype", TYPES[1:])
 @torch.no_grad()
 def test_what_overflows_is_told(dtype: torch.dtype) -> None:

@@ -135,12 +135,21 @@ static inline uint16_t greatest(const number *x, long count, uint16_t so_far) {
     return (uint16_t)~_mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(quarter, _mm_set1_epi16(-1))), 0);
 }
 
+/* The same of each of LANES columns, in rows that are some numbers apart. */
+static inline void greatest_of_columns(uint16_t to[LANES], const number *x, long rows, long apart) {
+    const __m256i unsigned_bits = _mm256_set1_epi16(0x7fff);
+    __m256i most = _mm256_setzero_si256();
+    for (long r = 0; r < rows; r++)
+        most = _mm256_max_epu16(most, _mm256_and_si256(_mm256_loadu_si256((const void *)(x + r * apart)), unsigned_bits));
+    _mm256_storeu_si256((void *)to, most);
+}
+
 /* Bring numbers of which this is the greatest to `most` at most, by a power of two. What is not finite stays so. */
 static inline scale scale_to(float most, uint16_t greatest) {
     const uint32_t exponent = greatest >> 7;
     if (exponent == 255) return (scale){1, 1, false};
-    /* The least numbers are left smaller, so that no scale leaves float32. */
-    const uint32_t bits = (253 - (exponent < 32 ? 32 : exponent)) << 23;
+    /* The least numbers are left smaller, and the greatest larger, so that no scale leaves float32. */
+    const uint32_t bits = (253 - (exponent < 32 ? 32 : exponent > 252 ? 252 : exponent)) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);
     return (scale){most * power, 1 / (most * power), true};

@@ -171,12 +171,13 @@ LINE transform_columns(__m512 to[IN][3], const __m512 taps[TAPS]) {
 
 /* What scales channels from k on of a kernel, for LANES outputs from `first` on. */
 static void scale_kernel(float *there, float *back, const number *kernel, sizes s, long first, long k, long depth) {
-    for (long i = 0; i < LANES; i++) {
-        uint16_t most = 0;
-        for (long tap = 0; tap < TAPS * (s.turned ? depth : 1); tap++)
-            most = s.turned ? greatest(kernel + (k * TAPS + tap) * s.outputs + first + i, 1, most)
-                            : greatest(kernel + ((first + i) * TAPS + tap) * s.channels + k, depth, most);
-        const scale of = scale_to(MOST_TAP, most);
+    uint16_t most[LANES] = {0};
+    if (s.turned) greatest_of_columns(most, kernel + k * TAPS * s.outputs + first, TAPS * depth, s.outputs);
+    else
+        for (long row = 0; row < LANES * TAPS; row++)
+            most[row / TAPS] = greatest(kernel + (first * TAPS + row) * s.channels + k, depth, most[row / TAPS]);
+    for (int i = 0; i < LANES; i++) {
+        const scale of = scale_to(MOST_TAP, most[i]);
         there[i] = of.there, back[i] = of.back;
     }
 }
