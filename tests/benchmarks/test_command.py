@@ -159,3 +159,28 @@ def test_the_help_lists_the_targets_and_imports_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert all(target in done.stdout for target in RUNS)
+
+
+def test_each_arm_may_compute_in_its_own_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.command._own_dtype", lambda _: "bf16")
+    path = tmp_path / "report.json"
+    asked = ["step", "--size", "tiny", "--rounds", "1", "--warm-up", "0", "--defaults"]
+    assert main([*asked, "--json", str(path)]) == 0
+    report = json.loads(path.read_text())
+    weights = {name: arm["weights_bytes"] for name, arm in report["arms"].items()}
+    assert weights["ours"] < 0.6 * weights["diffusers"]  # two bytes a weight, and four
+    found = report["correctness"]
+    assert found["passed"] is True
+    assert found["against"] == "diffusers in fp32"
+    assert found["differences"]["diffusers"]["rms"] > 0  # what it is in bf16
+
+
+@pytest.mark.parametrize("further", [["step", "--dtype", "bf16"], ["load"], ["import"]])
+def test_defaults_have_no_type_of_their_own_beside(
+    further: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*further, "--defaults"])
+    assert "--defaults: it is for step, decode, txt2img, train" in capsys.readouterr().err

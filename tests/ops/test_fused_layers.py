@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_ops import Conv2d, Linear, Tokenwise, gated, geglu, residual, use_fast_paths
+from sd_ops import (
+    Conv2d,
+    Linear,
+    Tokenwise,
+    gated,
+    geglu,
+    hold_as_int8,
+    residual,
+    use_fast_paths,
+)
 from sd_ops.native.library import why_not_native
 from sd_unet import UNet, UNetConfig
 
@@ -143,6 +152,18 @@ def test_who_looks_at_a_layer_sees_its_result(dtype: torch.dtype) -> None:
         use_fast_paths(own)
         own.forward = lambda x: 3 * x  # type: ignore[method-assign]
         assert torch.equal(residual(own, x, shortcut=shortcut), shortcut + 3 * x)
+
+
+@torch.no_grad()
+def test_int8_weights_are_made_whole_once_a_call() -> None:
+    network = nn.Sequential(Linear(64, 64)).to(HALVES)
+    use_fast_paths(network)
+    hold_as_int8(network)
+    (layer,), tokens, made = network, randn(1, 40, 64).to(HALVES), []
+    layer.parametrizations.weight[0].register_forward_hook(lambda *_: made.append(1))
+    gated(layer, tokens)
+    residual(layer, tokens, shortcut=tokens)
+    assert len(made) == 2
 
 
 def test_gradients_go_both_ways() -> None:

@@ -59,20 +59,21 @@ class Linear(nn.Linear):
 
     def with_shortcut(self, x: Tensor, *, shortcut: Tensor) -> Tensor | None:
         """Return `shortcut` + the result within the product, or None where that is not best."""
-        weight, bias = self.weight, self.bias
-        if not (self.fast and _may(x, weight)) or shortcut.shape[:-1] != x.shape[:-1]:
+        if not (self.fast and _has_tokens(x)) or shortcut.shape[:-1] != x.shape[:-1]:
             return None
-        if may_map_natively(x, weight, bias, added=shortcut):
+        weight, bias = self.weight, self.bias
+        if _may(x, weight) and may_map_natively(x, weight, bias, added=shortcut):
             return linear_natively(x, weight, bias, added=shortcut)
         return None
 
     def gated(self, x: Tensor) -> Tensor | None:
         """Return `sd_ops.geglu` of the result by our own kernel, or None where it is not best."""
-        weight = self.weight
-        gates = len(weight) % (2 * PANEL) == 0
-        if not (self.fast and gates and _may(x, weight) and may_map_natively(x, weight, self.bias)):
+        if not (self.fast and _has_tokens(x)) or self.out_features % (2 * PANEL):
             return None
-        return linear_natively(x, weight, self.bias, gated=True)
+        weight = self.weight
+        if _may(x, weight) and may_map_natively(x, weight, self.bias):
+            return linear_natively(x, weight, self.bias, gated=True)
+        return None
 
 
 class Conv2d(nn.Conv2d):
@@ -107,18 +108,18 @@ class Conv2d(nn.Conv2d):
 
     def with_shortcut(self, x: Tensor, *, shortcut: Tensor) -> Tensor | None:
         """Return `shortcut` + the result by our own kernels, or None where they are not best."""
-        weight, last = self.weight, torch.channels_last
-        if isinstance(self.padding, str):
+        if not (self.fast and self._has_work(x)):
             return None
+        assert not isinstance(self.padding, str)
         sides = (
             side + 2 * int(padding) + 1 - kernel
             for side, padding, kernel in zip(
                 x.shape[2:], self.padding, self.kernel_size, strict=True
             )
         )
+        weight, last = self.weight, torch.channels_last
         if not (
-            self.fast
-            and _may(x, weight)
+            _may(x, weight)
             and shortcut.shape == (len(x), self.out_channels, *sides)
             and shortcut.is_contiguous(memory_format=last)
         ):
@@ -127,7 +128,7 @@ class Conv2d(nn.Conv2d):
 
     def _natively(self, x: Tensor, weight: Tensor, added: Tensor | None) -> Tensor | None:
         """Convolve by our own kernels, or tell by None that they are not best."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not self._has_work(x):
             return None
         if self._is_linear():
             tokens, matrix = x.permute(0, 2, 3, 1), weight.flatten(1)
@@ -135,14 +136,18 @@ class Conv2d(nn.Conv2d):
             if may_map_natively(tokens, matrix, self.bias, added=added):
                 out = linear_natively(tokens, matrix, self.bias, added=added)
                 return out.permute(0, 3, 1, 2)
-        elif (
-            self._is_plain()
-            and self.stride == (1, 1)
-            and num_tiles(x.shape) >= limits(x.dtype).min_tiles_natively
-            and may_convolve_natively(x, weight, self.bias, added=added)
-        ):
+        elif may_convolve_natively(x, weight, self.bias, added=added):
             return convolve_natively(x, weight, self.bias, int(self.padding[0]), added=added)
         return None
+
+    def _has_work(self, x: Tensor) -> bool:
+        """Whether there is enough of it for our own kernels, and nothing learns or compiles."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        if self._is_linear():
+            return _has_tokens(x.permute(0, 2, 3, 1))
+        known = limits(x.dtype).min_tiles_natively
+        return self._is_plain() and self.stride == (1, 1) and num_tiles(x.shape) >= known
 
     def _plainly(self, x: Tensor, weight: Tensor) -> Tensor:
         out: Tensor = self._conv_forward(x, weight, self.bias)
@@ -227,6 +232,11 @@ def _as_one_product(
         out: Tensor = opaque_unfolded(x, weight, bias, list(stride), padding)
         return out
     return conv_unfolded(x, weight, bias, stride, padding)
+
+
+def _has_tokens(x: Tensor) -> bool:
+    """Whether there are enough of them for our own kernel."""
+    return x.numel() >= limits(x.dtype).min_tokens_natively * x.shape[-1]
 
 
 def _may(x: Tensor, weight: Tensor) -> bool:
