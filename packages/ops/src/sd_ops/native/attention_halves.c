@@ -15,16 +15,16 @@ enum { CHAIN = 10, CHAIN_OF_KEYS = 32 };
 
 /* -- Products ------------------------------------------------------------------------------------- */
 
-/* sums (ROWS, N) = a (ROWS, count) b (count, N), where rows of a are some words apart. */
-static inline __attribute__((always_inline)) void multiply(__m512h sums[ROWS][VECTORS], const word *a, long apart,
-                                                           long count, const half *b) {
+/* sums (ROWS, N) = a (count, ROWS)^T b (count, N). */
+static inline __attribute__((always_inline)) void multiply(__m512h sums[ROWS][VECTORS], const word *a, long count,
+                                                           const half *b) {
 #pragma GCC unroll 8
     for (int i = 0; i < ROWS; i++) sums[i][0] = sums[i][1] = _mm512_setzero_ph();
-    for (long k = 0; k < count; k++, b += N) {
+    for (long k = 0; k < count; k++, a += ROWS, b += N) {
         const __m512h columns[VECTORS] = {_mm512_loadu_ph(b), _mm512_loadu_ph(b + WIDE)};
 #pragma GCC unroll 8
         for (int i = 0; i < ROWS; i++) {
-            const __m512h factor = (__m512h)_mm512_set1_epi32((int)a[i * apart + k]);
+            const __m512h factor = (__m512h)_mm512_set1_epi32((int)a[i]);
 #pragma GCC unroll 2
             for (int v = 0; v < VECTORS; v++) sums[i][v] = _mm512_fmadd_ph(factor, columns[v], sums[i][v]);
         }
@@ -42,14 +42,14 @@ static inline __attribute__((always_inline)) void put(half *to, __m512h sums[ROW
         }
 }
 
-/* Scores (rows, N) of keys (rows, width) and a block of queries (width, N). */
+/* Scores (rows, N) of keys (rows / ROWS, width, ROWS) and a block of queries (width, N). */
 static void score(half *scores, const word *keys, long rows, long width, const half *block) {
     const long chains = (width + CHAIN - 1) / CHAIN;
     for (long r = 0; r < rows; r += ROWS)
         for (long c = 0; c < chains; c++) {
             const long start = width * c / chains, count = width * (c + 1) / chains - start;
             __m512h sums[ROWS][VECTORS];
-            multiply(sums, keys + r * width + start, width, count, block + start * N);
+            multiply(sums, keys + r * width + start * ROWS, count, block + start * N);
             put(scores + r * N, sums, c);
         }
 }
@@ -59,13 +59,13 @@ static inline __m512 high_half(__m512h x) { return _mm512_cvtph_ps(_mm512_extrac
 
 static inline void add_to(float *to, __m512 x) { _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), x)); }
 
-/* out (width, N) += values (width, keys) weights (keys, N), where a value's rows are BLOCK words apart. */
+/* out (width, N) += values (width / ROWS, BLOCK, ROWS) weights (keys, N), of which there are at most BLOCK. */
 static void add_values(float *out, const word *values, long keys, long width, const half *weights) {
     half whole[ROWS * N] __attribute__((aligned(64)));
     for (long d = 0; d < width; d += ROWS) {
         for (long k = 0; k < keys; k += CHAIN_OF_KEYS) {
             __m512h sums[ROWS][VECTORS];
-            multiply(sums, values + d * BLOCK + k, BLOCK, least(CHAIN_OF_KEYS, keys - k), weights + k * N);
+            multiply(sums, values + d * BLOCK + k * ROWS, least(CHAIN_OF_KEYS, keys - k), weights + k * N);
             put(whole, sums, k);
         }
         for (int i = 0; i < ROWS * N; i += WIDE) {
@@ -80,10 +80,11 @@ static void add_values(float *out, const word *values, long keys, long width, co
 
 static inline __m256i rounded(__m512 x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
-/* The first of 16 numbers, twice each. */
-static inline void put_twice(word *to, long count, __m512 x) {
-    const __m512i once = _mm512_cvtepu16_epi32(rounded(x));
-    _mm512_mask_storeu_epi32(to, (__mmask16)((1u << count) - 1), _mm512_or_si512(once, _mm512_slli_epi32(once, 16)));
+/* 16 numbers, twice each, ROWS at one place and ROWS at another, or only the first of them. */
+static inline void put_twice(word *to, word *behind, __m512 x) {
+    const __m512i once = _mm512_cvtepu16_epi32(rounded(x)), twice = _mm512_or_si512(once, _mm512_slli_epi32(once, 16));
+    _mm256_storeu_si256((void *)to, _mm512_castsi512_si256(twice));
+    if (behind) _mm256_storeu_si256((void *)behind, _mm512_extracti64x4_epi64(twice, 1));
 }
 
 /* 16 rows of 16 numbers, or fewer and zeros, as columns. */
@@ -99,29 +100,31 @@ static scale scale_rows(const number *from, long stride, long rows, long width) 
     return scale_to(1, most);
 }
 
-/* Keys (rows, width) as they are, zeros behind; return what scales them back. */
+/* Keys (rows, width) as (rows / ROWS, width, ROWS), zeros behind; return what scales them back. */
 static float lay_keys(word *to, const number *from, long stride, long rows, long width) {
     const scale of = scale_rows(from, stride, rows, width);
-    for (long r = 0; r < up(rows, ROWS); r++)
+    for (long r = 0; r < rows; r += LANES, to += LANES * width)
         for (long d = 0; d < width; d += LANES) {
-            const long count = least(LANES, width - d);
-            const __m512 x = r < rows ? load_some(from + r * stride + d, count) : _mm512_setzero_ps();
-            put_twice(to + r * width + d, count, _mm512_mul_ps(x, _mm512_set1_ps(of.there)));
+            __m512 x[LANES];
+            load_turned(x, from + r * stride + d, stride, rows - r, width - d);
+            for (int i = 0; i < least(LANES, width - d); i++) {
+                word *at = to + (d + i) * ROWS;
+                put_twice(at, rows - r > ROWS ? at + width * ROWS : NULL, _mm512_mul_ps(x[i], _mm512_set1_ps(of.there)));
+            }
         }
     return of.back;
 }
 
-/* Values (rows, width) as (blocks, width, BLOCK), zeros behind. */
+/* Values (rows, width) as (rows / BLOCK, width / ROWS, BLOCK, ROWS), zeros behind. */
 static float lay_values(word *to, const number *from, long stride, long rows, long width) {
     const scale of = scale_rows(from, stride, rows, width);
     const long height = up(width, ROWS);
-    for (long r = 0; r < rows; r += LANES)
+    for (long r = 0; r < up(rows, ROWS); r++)
         for (long d = 0; d < height; d += LANES) {
-            __m512 x[LANES];
-            load_turned(x, from + r * stride + d, stride, rows - r, width - d);
-            word *at = to + r / BLOCK * height * BLOCK + d * BLOCK + r % BLOCK;
-            for (int i = 0; i < least(LANES, height - d); i++)
-                put_twice(at + i * BLOCK, LANES, _mm512_mul_ps(x[i], _mm512_set1_ps(of.there)));
+            const long count = r < rows ? least(LANES, width - d) : 0;
+            const __m512 x = count > 0 ? load_some(from + r * stride + d, count) : _mm512_setzero_ps();
+            word *at = to + (r / BLOCK * height + d) * BLOCK + r % BLOCK * ROWS;
+            put_twice(at, height - d > ROWS ? at + BLOCK * ROWS : NULL, _mm512_mul_ps(x, _mm512_set1_ps(of.there)));
         }
     return of.back;
 }

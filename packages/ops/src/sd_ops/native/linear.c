@@ -4,13 +4,13 @@
  * than float32's: numbers are read and rounded at the ends alone. Some outputs' kernels at a time are turned to
  * panels, by all threads; then each thread takes some rows of x through them. In float16 each row of x is scaled,
  * and of each output the DEPTH channels that are multiplied at once. */
+#define DEPTH 320
 #define CHAIN 32 /* an error of 10e-4, as no transform makes it larger */
 #include "gelu.h"
 #include "products.h"
 
-/* Channels that are multiplied at once; rows of a block at most, and their numbers; words of a kernel that are
- * turned. */
-enum { DEPTH = 320, MOST_ROWS = 8 * ROWS, MOST_LAID = 1 << 19, MOST_TURNED = 1 << 20 };
+/* Rows of a block at most, and their numbers; words of a kernel that are turned. */
+enum { MOST_ROWS = 8 * ROWS, MOST_LAID = 1 << 19, MOST_TURNED = 1 << 20 };
 
 /* `gated`: the kernel has twice as many rows, of which the second half gates the first. */
 typedef struct { long rows, depth, outputs, gated, threads; } sizes;
@@ -35,8 +35,9 @@ static void turn_panel(word *to, float *backs, const number *kernel, long depth)
         }
 }
 
-/* Lay out some rows of x (rows, C) as (steps, rows, DEPTH), and say what scales them back. */
+/* Lay out some rows of x (rows, C) as (steps, rows, `step` words), and say what scales them back. */
 static void lay_rows(word *to, float *backs, const number *x, long rows, long depth) {
+    const long step = step_of(depth);
     for (long r = 0; r < rows; r++, x += depth) {
         const char *next = (const char *)(x + depth);
         for (long at = 0; at < depth * (long)sizeof(number); at += 64) _mm_prefetch(next + at, _MM_HINT_T0);
@@ -44,7 +45,7 @@ static void lay_rows(word *to, float *backs, const number *x, long rows, long de
         backs[r] = of.back;
         for (long start = 0; start < depth; start += DEPTH) {
             const long width = least(DEPTH, depth - start);
-            word *row = to + (start * rows + r * width) / PER_WORD;
+            word *row = to + (start / DEPTH * rows + r) * step;
             for (long k = 0; k < width; k += LANES * PER_WORD) {
                 const long count = least(LANES, (width - k) / PER_WORD);
                 _mm512_mask_storeu_ps(row + k / PER_WORD, (__mmask16)((1u << count) - 1),
@@ -81,7 +82,7 @@ int linear(number *out, const number *x, const number *kernel, const number *bia
     const long panels = s.outputs / N, words = s.depth / PER_WORD, twice = s.gated ? 2 : 1;
     const long fitting = least(panels, MOST_TURNED * PER_WORD / (twice * N * s.depth) + 1);
     const long groups = (panels + fitting - 1) / fitting;
-    const long steps = (s.depth + DEPTH - 1) / DEPTH, step_words = DEPTH / PER_WORD;
+    const long steps = (s.depth + DEPTH - 1) / DEPTH, step_words = step_of(s.depth);
     const long height = least(MOST_ROWS, up(MOST_LAID / s.depth + 1, ROWS));
     const long blocks = least(s.rows, up((s.rows + height - 1) / height, s.threads));
     const long most = (s.rows + blocks - 1) / blocks;
@@ -90,9 +91,9 @@ int linear(number *out, const number *x, const number *kernel, const number *bia
     int failed = !column_backs;
 #pragma omp parallel num_threads(s.threads) reduction(| : failed)
     {
-        float *sums = room(most * (twice * N * sizeof(float) + words * sizeof(word) + sizeof(float)));
+        float *sums = room(most * (twice * N * sizeof(float) + steps * step_words * sizeof(word) + sizeof(float)));
         word *laid = (word *)(sums + most * twice * N);
-        float *row_backs = (float *)(laid + most * words);
+        float *row_backs = (float *)(laid + most * steps * step_words);
         failed |= !sums;
         for (long group = 0; group < groups && column_backs; group++) {
             const long first = panels * group / groups, count = panels * (group + 1) / groups - first;
@@ -110,7 +111,8 @@ int linear(number *out, const number *x, const number *kernel, const number *bia
                     for (long task = panel * twice; task < (panel + 1) * twice; task++)
                         for (long step = 0; step < steps; step++) {
                             const long at = step * step_words;
-                            multiply(sums + task % twice * rows * N, rows, laid + at * rows, least(step_words, words - at),
+                            multiply(sums + task % twice * rows * N, rows, laid + at * rows, step_words,
+                                     least(step_words, words - at),
                                      turned + (task * words + at) * N, column_backs + (task * steps + step) * N, step);
                         }
                     const long column = (first + panel) * N, place = start * s.outputs + column;

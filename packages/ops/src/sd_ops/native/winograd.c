@@ -8,13 +8,15 @@
  * N outputs for itself, a stretch of DEPTH channels after the other: their kernels are transformed into its nearest
  * cache, multiplied with the band, and forgotten. Bfloat16 is read and rounded at the ends alone. In float16 each
  * tile is scaled, and of each output the DEPTH channels that are multiplied at once. */
+#if HALVES
+#define DEPTH 320
+enum { OUT_WIDTH = 2, MOST_TILES = 256 };
+#else
+#define DEPTH 64
+enum { OUT_WIDTH = 4, MOST_TILES = 128 };
+#endif
 #include "products.h"
 
-#if HALVES
-enum { OUT_WIDTH = 2, DEPTH = 256, MOST_TILES = 256 };
-#else
-enum { OUT_WIDTH = 4, DEPTH = 64, MOST_TILES = 128 };
-#endif
 enum { OUT = 4, IN = OUT + 2, IN_WIDTH = OUT_WIDTH + 2, PLACES = IN * IN_WIDTH, TAPS = 9 };
 /* Words that tiles of a band are transformed to: more tiles would not make the kernel's share smaller. */
 enum { MOST_SEEN = 3 << 20 };
@@ -112,10 +114,8 @@ static place place_of(sizes s, long tile) {
     return (place){tile / columns / rows, tile / columns % rows * OUT, tile % columns * OUT_WIDTH};
 }
 
-/* Channels from k on of a band that was seen: (places, tiles, words). */
-static word *stretch_of(word *seen, long k, long tiles) {
-    return seen + k / DEPTH * PLACES * apart(tiles * DEPTH / PER_WORD);
-}
+/* Channels from k on of a band that was seen: (places, tiles, `step` words). */
+static word *stretch_of(word *seen, long k, long tiles, long step) { return seen + k / DEPTH * PLACES * apart(tiles * step); }
 
 /* -- What is done with them ----------------------------------------------------------------------- */
 
@@ -131,9 +131,9 @@ static float see(word *seen, const number *x, sizes s, place at, long tile, long
     }
     const scale of = scale_to(MOST_PIXEL, most);
     const __m512 there = VALUE(of.there);
+    const long step = step_of(s.channels);
     for (long k = 0; k < s.channels; k += LANES) {
-        const long words = least(DEPTH, s.channels - k / DEPTH * DEPTH) / PER_WORD;
-        word *to = stretch_of(seen, k, tiles) + tile * words + k % DEPTH / PER_WORD;
+        word *to = stretch_of(seen, k, tiles, step) + tile * step + k % DEPTH / PER_WORD;
         __m512 half[IN][IN_WIDTH];
 #pragma GCC unroll 6
         for (int j = 0; j < IN_WIDTH; j++) {
@@ -152,7 +152,7 @@ static float see(word *seen, const number *x, sizes s, place at, long tile, long
             __m512 y[IN_WIDTH];
             see_wide(y, half[i]);
 #pragma GCC unroll 6
-            for (int j = 0; j < IN_WIDTH; j++) store_left(to + (i * IN_WIDTH + j) * apart(tiles * words), y[j]);
+            for (int j = 0; j < IN_WIDTH; j++) store_left(to + (i * IN_WIDTH + j) * apart(tiles * step), y[j]);
         }
     }
     return of.back;
@@ -276,13 +276,13 @@ int convolve(number *out, const number *x, const number *kernel, const number *b
     const long bands = (all + fitting - 1) / fitting, most = (all + bands - 1) / bands;
     /* Where there are more threads than panels, some tiles of a band each. */
     const long parts = least(most, (2 * s.threads + panels - 1) / panels);
-    const long stretches = (s.channels + DEPTH - 1) / DEPTH;
-    float *tile_backs = room((up(most, LANES) * sizeof(float) + stretches * PLACES * apart(most * DEPTH / PER_WORD) * sizeof(word)));
+    const long stretches = (s.channels + DEPTH - 1) / DEPTH, step = step_of(s.channels);
+    float *tile_backs = room((up(most, LANES) * sizeof(float) + stretches * PLACES * apart(most * step) * sizeof(word)));
     word *seen = (word *)(tile_backs + up(most, LANES));
     int failed = !tile_backs;
 #pragma omp parallel num_threads(s.threads) reduction(| : failed)
     {
-        float *products = room(PLACES * (apart(most * N) * sizeof(float) + apart(DEPTH / PER_WORD * N) * sizeof(word)));
+        float *products = room(PLACES * (apart(most * N) * sizeof(float) + apart(step * N) * sizeof(word)));
         word *laid = (word *)(products + PLACES * apart(most * N));
         failed |= !products;
         for (long band = 0; band < bands && tile_backs; band++) {
@@ -300,8 +300,8 @@ int convolve(number *out, const number *x, const number *kernel, const number *b
                     transform_kernel(laid, backs, kernel, s, first, k, depth);
                     for (long p = 0; p < PLACES; p++) {
                         ask_ahead(kernel, s, first, k + DEPTH, p);
-                        const word *rows = stretch_of(seen, k, tiles) + p * apart(tiles * words) + from * words;
-                        multiply(products + p * apart(count * N), count, rows, words, laid + p * apart(words * N), backs, k);
+                        const word *rows = stretch_of(seen, k, tiles, step) + p * apart(tiles * step) + from * step;
+                        multiply(products + p * apart(count * N), count, rows, step, words, laid + p * apart(words * N), backs, k);
                     }
                 }
                 for (long t = 0; t < count; t++)
