@@ -1,4 +1,4 @@
-"""Our own group norm, SiLU and GEGLU on CPUs give torch's numbers, and only where they may."""
+"""Our own norms, SiLU and GEGLU on CPUs give torch's numbers, and only where they may."""
 
 import importlib
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sd_ops import geglu, group_norm, norm_silu
+from sd_ops import geglu, group_norm, layer_norm, norm_silu
 from sd_ops.native import pointwise
 from sd_ops.native.library import why_not_native
 
@@ -88,6 +88,48 @@ def test_a_norm_of_equal_numbers_is_its_bias(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    "case", [Norm((2, 320, 8, 8), 32), Norm((3, 48, 33, 35), 4), Norm((2, 64, 9, 7), 16, mean=30.0)]
+)
+@torch.no_grad()
+def test_what_is_added_before_a_norm_is_not_rounded(case: Norm, dtype: torch.dtype) -> None:
+    x = (randn(*case.shape) + case.mean).to(dtype).contiguous(memory_format=torch.channels_last)
+    norm, added = nn.GroupNorm(case.groups, case.shape[1]), 4 * randn(*case.shape[:2])
+    norm, added = norm.to(dtype), added.to(dtype)
+    assert pointwise.may_norm(x, norm, added)
+    found, plain = norm_silu(x, norm, added=added), F.silu(norm(x + added[:, :, None, None]))
+    exact = F.silu(norm.double()(x.double() + added.double()[:, :, None, None]))
+    assert error(found, exact) < 1.1 * error(plain, exact) + torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(
+    ("shape", "mean", "affine"),
+    [
+        ((320,), 0.0, True),
+        ((7, 16), 0.0, False),
+        ((2, 33, 48), 0.0, True),
+        ((3, 1280), 300.0, True),  # far from nothing, for what it varies
+    ],
+)
+@torch.no_grad()
+def test_a_layer_norm_is_torchs(
+    shape: tuple[int, ...], mean: float, affine: bool, dtype: torch.dtype
+) -> None:
+    x = (randn(*shape) * 1.5 + mean).to(dtype)
+    norm = nn.LayerNorm(shape[-1], elementwise_affine=affine).to(dtype)
+    if affine:
+        norm.weight.data += randn(shape[-1], seed=1)
+        norm.bias.data += randn(shape[-1], seed=2)
+    assert pointwise.may_norm_rows(x, norm)
+    found, plain = layer_norm(x, norm), norm(x)
+    exact = norm.double()(x.double())
+    assert found.dtype == dtype
+    assert found.shape == x.shape
+    assert error(found, exact) < 1.1 * error(plain, exact) + torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", [(32,), (7, 64), (2, 33, 2560)])
 @torch.no_grad()
 def test_a_gate_is_torchs(shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -128,25 +170,27 @@ def test_they_are_taken_where_nothing_is_learnt(
     def zeros(x: Tensor, *_: object, **__: object) -> Tensor:
         return torch.zeros_like(x)
 
-    monkeypatch.setattr(pointwise, "fused_group_norm", zeros)
-    monkeypatch.setattr(pointwise, "fused_geglu", zeros)
+    for name in ("fused_group_norm", "fused_geglu", "fused_layer_norm"):
+        monkeypatch.setattr(pointwise, name, zeros)
     x = randn(2, 32, 6, 6).to(dtype).contiguous(memory_format=torch.channels_last)
-    norm, wide = nn.GroupNorm(4, 32).to(dtype), randn(5, 64).to(dtype)
+    norm, wide, added = nn.GroupNorm(4, 32).to(dtype), randn(5, 64).to(dtype), x[:, :, 0, 0].contiguous()
+    of_rows = nn.LayerNorm(64).to(dtype)
 
-    def taken() -> tuple[bool, bool, bool]:
-        results = group_norm(x, norm), norm_silu(x, norm), geglu(wide)
-        first, second, third = (not bool(result.any()) for result in results)
-        return first, second, third
+    def taken() -> list[bool]:
+        normed = group_norm(x, norm), norm_silu(x, norm), norm_silu(x, norm, added=added)
+        return [not bool(one.any()) for one in (*normed, geglu(wide), layer_norm(wide, of_rows))]
 
-    assert taken() == (False, False, False)
+    assert taken() == [False] * 5
     with torch.no_grad():
-        assert taken() == (True, True, True)
+        assert taken() == [True] * 5
         with torch.autocast("cpu", HALVES):
-            assert taken() == (False, False, False)
+            assert taken() == [False] * 5
         with norm.register_forward_hook(lambda *_: None):
-            assert taken() == (False, False, True)
+            assert taken() == [False, False, False, True, True]
+        with of_rows.register_forward_hook(lambda *_: None):
+            assert taken() == [True, True, True, True, False]
         monkeypatch.setattr(pointwise, "library", lambda *_: "no compiler")
-        assert taken() == (False, False, False)
+        assert taken() == [False] * 5
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -164,7 +208,18 @@ def test_what_lies_otherwise_is_left_to_torch(dtype: torch.dtype) -> None:
     assert not pointwise.may_norm(odd, nn.GroupNorm(4, 24).to(dtype))
     one = randn(1, 16, 1, 1).to(dtype).contiguous(memory_format=last)
     assert not pointwise.may_norm(one, nn.GroupNorm(16, 16).to(dtype))
+    added = x[:, :, 0, 0].contiguous()
+    assert pointwise.may_norm(x, norm, added)
+    assert not pointwise.may_norm(x, norm, added[:1])
+    assert not pointwise.may_norm(x, norm, x[:, :, 0, 0])  # which lies apart
+    assert not pointwise.may_norm(x, norm, added.double())
     wide = randn(5, 64).to(dtype)
+    of_rows = nn.LayerNorm(64).to(dtype)
+    assert pointwise.may_norm_rows(wide, of_rows)
+    assert not pointwise.may_norm_rows(wide[:, :32], nn.LayerNorm(32).to(dtype))
+    assert not pointwise.may_norm_rows(wide, nn.LayerNorm((5, 64)).to(dtype))
+    assert not pointwise.may_norm_rows(wide, nn.LayerNorm(64).double())
+    assert not pointwise.may_norm_rows(randn(5, 24).to(dtype), nn.LayerNorm(24).to(dtype))
     assert not pointwise.may_gate(wide[:, ::2])
     assert not pointwise.may_gate(wide[:, :40].contiguous())
     assert not pointwise.may_gate(wide.double())
@@ -179,8 +234,10 @@ def test_the_number_of_threads_changes_nothing(
 ) -> None:
     x = randn(2, 320, 40, 40).to(dtype).contiguous(memory_format=torch.channels_last)
     norm, wide = nn.GroupNorm(32, 320).to(dtype), randn(77, 64).to(dtype)
-    wanted = norm_silu(x, norm), geglu(wide)
+    of_rows = nn.LayerNorm(64).to(dtype)
+    wanted = norm_silu(x, norm), geglu(wide), layer_norm(wide, of_rows)
     for threads in (1, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert torch.equal(norm_silu(x, norm), wanted[0])
         assert torch.equal(geglu(wide), wanted[1])
+        assert torch.equal(layer_norm(wide, of_rows), wanted[2])

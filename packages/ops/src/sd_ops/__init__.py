@@ -1,6 +1,6 @@
 """The fast paths of the networks, exact but for int8 weights: attention, layers, activations."""
 
-from sd_ops.activations import geglu, group_norm, norm_silu
+from sd_ops.activations import geglu, group_norm, layer_norm, norm_silu
 from sd_ops.attention import ATTENTION_BACKENDS, AttentionUnavailable, attention, resolve_backend
 from sd_ops.compiling import (
     COMPILES_SINCE,
@@ -35,6 +35,7 @@ __all__ = [
     "int8_values",
     "kernels_fused",
     "lay_out_kernels",
+    "layer_norm",
     "norm_silu",
     "quantized",
     "residual",

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from sd_ops import fused_on_cuda
 from sd_ops.native import pointwise
 
-__all__ = ["geglu", "group_norm", "norm_silu"]
+__all__ = ["geglu", "group_norm", "layer_norm", "norm_silu"]
 
 # Of fewer pixels torch norms bfloat16 in channels_last number by number, unless groups are wide:
 # 2 x 320 x 16 x 16 in 0.86 ms, in float32 and back in 0.32; 2 x 128 x 16 x 16 in 0.66 and 0.13.
@@ -49,11 +49,24 @@ def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     return F.group_norm(x.float(), norm.num_groups, weight, bias, norm.eps).to(x.dtype)
 
 
-def norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Return the SiLU of normed x (B, C, H, W).
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Return normed x (..., C), on a CPU by a kernel of ours where no gradient is wanted."""
+    if not _is_hooked(norm) and pointwise.may_norm_rows(x, norm):
+        return pointwise.fused_layer_norm(x, norm.weight, norm.bias, norm.eps)
+    normed: Tensor = norm(x)
+    return normed
+
+
+def norm_silu(x: Tensor, norm: nn.GroupNorm, *, added: Tensor | None = None) -> Tensor:
+    """Return the SiLU of normed x (B, C, H, W), to which ``added`` (B, C) is added before the norm.
 
     On the CPU the norm's result is not kept for the backward pass but computed again.
     """
+    if added is not None:
+        if not _is_hooked(norm) and pointwise.may_norm(x, norm, added):
+            given = (x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+            return pointwise.fused_group_norm(*given, silu=True, added=added)
+        x = x + added[:, :, None, None]
     if (out := _fused(x, norm, silu=True)) is not None:
         return out
     if _is_hooked(norm) or not _recomputes(x):
@@ -63,7 +76,7 @@ def norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     return learning
 
 
-def _is_hooked(norm: nn.GroupNorm) -> bool:
+def _is_hooked(norm: nn.Module) -> bool:
     return bool(norm._forward_hooks or norm._forward_pre_hooks)
 
 

@@ -6,7 +6,16 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from sd_ops import Conv2d, Linear, Tokenwise, attention, gated, group_norm, residual
+from sd_ops import (
+    Conv2d,
+    Linear,
+    Tokenwise,
+    attention,
+    gated,
+    group_norm,
+    layer_norm,
+    residual,
+)
 from sd_unet.batches import as_many
 from sd_unet.config import TransformerConfig
 
@@ -120,10 +129,10 @@ class TransformerBlock(nn.Module):
 
     def forward(self, tokens: Tensor, hidden_states: Tensor) -> Tensor:
         """Map tokens (B, N, C), with the text's hidden states (R * B, T, D), to (R * B, N, C)."""
-        normed = self.norm1(tokens)
+        normed = layer_norm(tokens, self.norm1)
         tokens = as_many(residual(self.attn1, normed, normed, shortcut=tokens), hidden_states)
-        tokens = residual(self.attn2, self.norm2(tokens), hidden_states, shortcut=tokens)
-        return residual(self.ff, self.norm3(tokens), shortcut=tokens)
+        tokens = residual(self.attn2, layer_norm(tokens, self.norm2), hidden_states, shortcut=tokens)
+        return residual(self.ff, layer_norm(tokens, self.norm3), shortcut=tokens)
 
 
 class SpatialTransformer(nn.Module):

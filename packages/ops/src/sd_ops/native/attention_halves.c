@@ -94,15 +94,9 @@ static inline void load_turned(__m512 x[LANES], const number *from, long stride,
     turn(x);
 }
 
-static scale scale_rows(const number *from, long stride, long rows, long width) {
-    uint16_t most = 0;
-    for (long r = 0; r < rows; r++) most = greatest(from + r * stride, width, most);
-    return scale_to(1, most);
-}
-
 /* Keys (rows, width) as (rows / ROWS, width, ROWS), zeros behind; return what scales them back. */
 static float lay_keys(word *to, const number *from, long stride, long rows, long width) {
-    const scale of = scale_rows(from, stride, rows, width);
+    const scale of = scale_to(1, greatest(from, rows, width, stride));
     for (long r = 0; r < rows; r += LANES, to += LANES * width)
         for (long d = 0; d < width; d += LANES) {
             __m512 x[LANES];
@@ -117,7 +111,7 @@ static float lay_keys(word *to, const number *from, long stride, long rows, long
 
 /* Values (rows, width) as (rows / BLOCK, width / ROWS, BLOCK, ROWS), zeros behind. */
 static float lay_values(word *to, const number *from, long stride, long rows, long width) {
-    const scale of = scale_rows(from, stride, rows, width);
+    const scale of = scale_to(1, greatest(from, rows, width, stride));
     const long height = up(width, ROWS);
     for (long r = 0; r < up(rows, ROWS); r++)
         for (long d = 0; d < height; d += LANES) {
@@ -249,7 +243,7 @@ int attend(tensor out, tensor q, tensor k, tensor v, float *log_sums, sizes s) {
             const float of_values = lay_values(values, of_head(v, s, head), v.row, s.num_keys, s.width);
             for (long b = blocks * part / parts; b < blocks * (part + 1) / parts; b++) {
                 const long start = b * N, rows = least(s.num_queries - start, N);
-                const scale of = scale_rows(of_queries + start * q.row, q.row, rows, s.width);
+                const scale of = scale_to(1, greatest(of_queries + start * q.row, rows, s.width, q.row));
                 /* A power of two that float16 has scales differences of scores, and the queries what is left. */
                 int exponent;
                 const float rest = frexpf(s.scale * LOG2_E * of_keys * of.back, &exponent);

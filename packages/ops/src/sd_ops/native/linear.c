@@ -22,13 +22,16 @@ static void turn_panel(word *to, float *backs, const number *kernel, long depth)
             const long until = least(start + DEPTH, depth);
             scale of[LANES];
             for (int i = 0; i < LANES; i++) {
-                of[i] = scale_to(MOST_RIGHT, greatest(kernel + (v + i) * depth + start, until - start, 0));
+                of[i] = scale_to(MOST_RIGHT, greatest(kernel + (v + i) * depth + start, 1, until - start, 0));
                 backs[start / DEPTH * N + v + i] = of[i].back;
             }
             for (long k = start; k < until; k += LANES * PER_WORD) {
                 const long count = least(LANES, (until - k) / PER_WORD);
                 __m512 x[LANES];
-                for (int i = 0; i < LANES; i++) x[i] = load_factors(kernel + (v + i) * depth + k, count, of[i]);
+                for (int i = 0; i < LANES; i++) {
+                    _mm_prefetch(kernel + (v + LANES + i) * depth + k, _MM_HINT_T1); /* the next rows, or another panel's */
+                    x[i] = load_factors(kernel + (v + i) * depth + k, count, of[i]);
+                }
                 turn(x);
                 for (long i = 0; i < count; i++) _mm512_storeu_ps(to + (k / PER_WORD + i) * N + v, x[i]);
             }
@@ -41,7 +44,7 @@ static void lay_rows(word *to, float *backs, const number *x, long rows, long de
     for (long r = 0; r < rows; r++, x += depth) {
         const char *next = (const char *)(x + depth);
         for (long at = 0; at < depth * (long)sizeof(number); at += 64) _mm_prefetch(next + at, _MM_HINT_T0);
-        const scale of = scale_to(MOST_LEFT, greatest(x, depth, 0));
+        const scale of = scale_to(MOST_LEFT, greatest(x, 1, depth, 0));
         backs[r] = of.back;
         for (long start = 0; start < depth; start += DEPTH) {
             const long width = least(DEPTH, depth - start);

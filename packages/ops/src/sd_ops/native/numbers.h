@@ -121,21 +121,23 @@ typedef struct { float there, back; bool finite; } scale;
 
 #if HALVES
 
-/* The greatest of some numbers, and of `so_far`, as bits without a sign. */
-static inline uint16_t greatest(const number *x, long count, uint16_t so_far) {
+/* The greatest of (rows, count), in rows that are some numbers apart, as bits without a sign. */
+static inline uint16_t greatest(const number *x, long rows, long count, long apart) {
     const __m512i unsigned_bits = _mm512_set1_epi16(0x7fff);
-    __m512i most = _mm512_set1_epi16((short)so_far);
-    long i = 0;
-    for (; i + 2 * LANES <= count; i += 2 * LANES)
-        most = _mm512_max_epu16(most, _mm512_and_si512(_mm512_loadu_si512(x + i), unsigned_bits));
-    const __mmask32 some = (__mmask32)((1u << (count - i)) - 1);
-    most = _mm512_max_epu16(most, _mm512_and_si512(_mm512_maskz_loadu_epi16(some, x + i), unsigned_bits));
+    __m512i most = _mm512_setzero_si512();
+    for (long r = 0; r < rows; r++, x += apart) {
+        long i = 0;
+        for (; i + 2 * LANES <= count; i += 2 * LANES)
+            most = _mm512_max_epu16(most, _mm512_and_si512(_mm512_loadu_si512(x + i), unsigned_bits));
+        const __mmask32 some = (__mmask32)((1u << (count - i)) - 1);
+        most = _mm512_max_epu16(most, _mm512_and_si512(_mm512_maskz_loadu_epi16(some, x + i), unsigned_bits));
+    }
     const __m256i half = _mm256_max_epu16(_mm512_castsi512_si256(most), _mm512_extracti64x4_epi64(most, 1));
     const __m128i quarter = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
     return (uint16_t)~_mm_extract_epi16(_mm_minpos_epu16(_mm_xor_si128(quarter, _mm_set1_epi16(-1))), 0);
 }
 
-/* The same of each of LANES columns, in rows that are some numbers apart. */
+/* The same of each of LANES columns. */
 static inline void greatest_of_columns(uint16_t to[LANES], const number *x, long rows, long apart) {
     const __m256i unsigned_bits = _mm256_set1_epi16(0x7fff);
     __m256i most = _mm256_setzero_si256();
@@ -155,16 +157,18 @@ static inline scale scale_to(float most, uint16_t greatest) {
     return (scale){most * power, 1 / (most * power), true};
 }
 
-/* 32 bfloat16 as float16, scaled; those that float16 does not hold with all their digits are nought. All are finite. */
-static inline __m512i as_halves(__m512i x, scale of) {
+/* What takes bfloat16's exponent, which counts from 127, and a scale's, too, to float16's, which counts from 15. */
+static inline uint16_t less_of(scale of) {
     uint32_t bits;
     memcpy(&bits, &of.there, sizeof bits);
-    /* Exponents count from 127, and from 15. */
-    const int less = 127 + 127 - 15 - (int)(bits >> 23);
+    return (uint16_t)((127 + 127 - 15 - (bits >> 23)) << 7);
+}
+
+/* 32 bfloat16 as float16, less by that; of those smaller than float16's normal numbers some is lost. All are finite. */
+static inline __m512i as_halves(__m512i x, __m512i less) {
     const __m512i sign = _mm512_set1_epi16((short)0x8000);
-    const __m512i size = _mm512_subs_epu16(_mm512_andnot_si512(sign, x), _mm512_set1_epi16((short)(less << 7)));
-    const __m512i held = _mm512_maskz_mov_epi16(_mm512_cmpge_epu16_mask(size, _mm512_set1_epi16(1 << 7)), size);
-    return _mm512_or_si512(_mm512_and_si512(sign, x), _mm512_slli_epi16(held, 3));
+    const __m512i size = _mm512_subs_epu16(_mm512_andnot_si512(sign, x), less);
+    return _mm512_or_si512(_mm512_and_si512(sign, x), _mm512_slli_epi16(size, 3));
 }
 
 /* The words of two rows of values. */

@@ -1,4 +1,4 @@
-"""Group norm with SiLU, and GEGLU, by this package's own kernels on CPUs (`pointwise.c`).
+"""Group norm with SiLU, layer norm, and GEGLU, by this package's own kernels on CPUs (`pointwise.c`).
 
 Where gradients are off: they keep nothing for a backward pass, and what will learn later gives the
 same before it does.
@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from sd_ops.native.library import kernels, library, place
 
-__all__ = ["fused_geglu", "fused_group_norm", "may_gate", "may_norm"]
+__all__ = [
+    "fused_geglu",
+    "fused_group_norm",
+    "fused_layer_norm",
+    "may_gate",
+    "may_norm",
+    "may_norm_rows",
+]
 
 _NAME = "pointwise"
 _LANES = 16
@@ -44,9 +51,18 @@ def may_gate(projected: Tensor) -> bool:
     )
 
 
-def may_norm(x: Tensor, norm: nn.GroupNorm) -> bool:
+class _RowSizes(ctypes.Structure):
+    _fields_ = (
+        ("rows", ctypes.c_long),
+        ("width", ctypes.c_long),
+        ("threads", ctypes.c_long),
+        ("eps", ctypes.c_float),
+    )
+
+
+def may_norm(x: Tensor, norm: nn.GroupNorm, added: Tensor | None = None) -> bool:
     """Tell whether `fused_group_norm` norms x (B, C, H, W) in the place of a norm's forward."""
-    parameters = [part for part in (norm.weight, norm.bias) if part is not None]
+    parameters = [part for part in (norm.weight, norm.bias, added) if part is not None]
     return (
         x.dim() == 4
         and x.shape[1] == norm.num_channels
@@ -54,6 +70,22 @@ def may_norm(x: Tensor, norm: nn.GroupNorm) -> bool:
         and x.numel() > norm.num_groups * x.shape[0]  # torch refuses groups of one value
         and x.is_contiguous(memory_format=torch.channels_last)
         and type(norm) is nn.GroupNorm
+        and "forward" not in norm.__dict__
+        and (added is None or added.shape == x.shape[:2])
+        and all(part.is_contiguous() and part.dtype == x.dtype for part in parameters)
+        and _may(x, *parameters)
+    )
+
+
+def may_norm_rows(x: Tensor, norm: nn.LayerNorm) -> bool:
+    """Tell whether `fused_layer_norm` norms x (..., C) in the place of a norm's forward."""
+    parameters = [part for part in (norm.weight, norm.bias) if part is not None]
+    return (
+        x.dim() > 0
+        and norm.normalized_shape == x.shape[-1:]
+        and x.shape[-1] % _LANES == 0
+        and x.is_contiguous()
+        and type(norm) is nn.LayerNorm
         and "forward" not in norm.__dict__
         and all(part.is_contiguous() and part.dtype == x.dtype for part in parameters)
         and _may(x, *parameters)
@@ -77,14 +109,28 @@ def fused_group_norm(
     eps: float,
     *,
     silu: bool,
+    added: Tensor | None = None,
 ) -> Tensor:
-    """Norm x (B, C, H, W) in channels_last, and with ``silu`` take its SiLU."""
+    """Norm x (B, C, H, W) in channels_last, and with ``silu`` take its SiLU.
+
+    What is ``added`` (B, C) is added to each pixel of x before.
+    """
     out = torch.empty_like(x)
     pixels = x.shape[2] * x.shape[3]
     sizes = _NormSizes(len(x), pixels, x.shape[1], num_groups, silu, torch.get_num_threads(), eps)
-    places = map(place, (out, x, weight, bias))
+    places = map(place, (out, x, added, weight, bias))
     if kernels(_NAME, x.dtype).group_norm(*places, sizes):
         raise MemoryError("no memory for the sums of a group norm: use a smaller size")
+    return out
+
+
+def fused_layer_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Norm contiguous x (..., C) over C."""
+    out, width = torch.empty_like(x), x.shape[-1]
+    sizes = _RowSizes(x.numel() // width, width, torch.get_num_threads(), eps)
+    kernels(_NAME, x.dtype).layer_norm(*map(place, (out, x, weight, bias)), sizes)
     return out
 
 

@@ -28,9 +28,9 @@ enum { VECTORS = 2, N = VECTORS * LANES, ROWS = 14, STEP = DEPTH / PER_WORD };
 
 #if HALVES
 
-/* Words of LANES columns, of the first channel and the last of each. */
+/* Words of LANES columns. */
 typedef __m512h packed;
-static inline packed pack(__m512 first, __m512 last) { return (packed)as_words(first, last); }
+typedef _Float16 element;
 static inline void store_right(word *to, packed x) { _mm512_storeu_ph(to, x); }
 
 /* LANES channels of a row, which lie side by side. */
@@ -38,39 +38,55 @@ static inline void store_left(word *to, __m512 x) {
     _mm256_storeu_si256((void *)to, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
 
-/* A channel of words as they were loaded. */
-static inline __m512 channel_of(__m512 words, int channel) {
-    const __m512i bits = (__m512i)words;
-    return (__m512)(channel ? _mm512_and_si512(bits, _mm512_set1_epi32(0xffff0000)) : _mm512_slli_epi32(bits, 16));
+/* What brings each of LANES columns within range. */
+typedef struct { __m512i less; __m512 there; bool finite; } scales;
+static inline scales scales_of(const scale of[LANES]) {
+    uint32_t less[LANES];
+    float there[LANES];
+    bool finite = true;
+    for (int i = 0; i < LANES; i++)
+        less[i] = less_of(of[i]) * 0x10001u, there[i] = of[i].there, finite &= of[i].finite;
+    return (scales){_mm512_loadu_si512(less), _mm512_loadu_ps(there), finite};
+}
+
+static inline packed scaled(__m512i words, scales by) {
+    if (by.finite) return (packed)as_halves(words, by.less);
+    const __m512i last = _mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000));
+    return (packed)as_words(_mm512_mul_ps(by.there, (__m512)_mm512_slli_epi32(words, 16)),
+                            _mm512_mul_ps(by.there, (__m512)last));
 }
 
 /* The first words of a row, scaled. */
 static inline __m512 load_factors(const number *from, long count, scale of) {
-    const __m512 x = load_words(from, count);
-    return (__m512)(of.finite ? as_halves((__m512i)x, of) : as_words(channel_of(x, 0), channel_of(x, 1)));
+    const scales by = {_mm512_set1_epi16((short)less_of(of)), _mm512_set1_ps(of.there), of.finite};
+    return (__m512)scaled((__m512i)load_words(from, count), by);
+}
+
+/* Words of LANES columns, of the rows of their channels. */
+static inline __m512 load_rows(const number *first, const number *last) {
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)first));
+    const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)last));
+    return (__m512)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
 #else
 
 typedef __m512 packed;
-static inline packed pack(__m512 first, __m512 last) {
-    (void)last;
-    return first;
-}
+typedef float element;
 static inline void store_right(word *to, packed x) { _mm512_storeu_ps(to, x); }
 static inline void store_left(word *to, __m512 x) { _mm512_storeu_ps(to, x); }
-static inline __m512 channel_of(__m512 words, int channel) {
-    (void)channel;
-    return words;
-}
 static inline __m512 load_factors(const number *from, long count, scale of) {
     (void)of;
     return load_words(from, count);
 }
+static inline __m512 load_rows(const number *first, const number *last) {
+    (void)last;
+    return load(first);
+}
 /* Nothing has to be brought within a range. */
-static inline uint16_t greatest(const number *x, long count, uint16_t so_far) {
-    (void)x, (void)count;
-    return so_far;
+static inline uint16_t greatest(const number *x, long rows, long count, long apart) {
+    (void)x, (void)rows, (void)count, (void)apart;
+    return 0;
 }
 static inline void greatest_of_columns(uint16_t to[LANES], const number *x, long rows, long apart) {
     (void)to, (void)x, (void)rows, (void)apart;
@@ -78,6 +94,12 @@ static inline void greatest_of_columns(uint16_t to[LANES], const number *x, long
 static inline scale scale_to(float most, uint16_t greatest) {
     (void)most, (void)greatest;
     return (scale){1, 1, true};
+}
+typedef bool scales;
+static inline scales scales_of(const scale of[LANES]) { return of->finite; }
+static inline packed scaled(__m512i words, scales by) {
+    (void)by;
+    return (packed)words;
 }
 
 #endif

@@ -46,15 +46,15 @@ LINE see_four(__m512 y[IN], const __m512 x[IN]) {
     y[5] = _mm512_fmadd_ps(product, x[1], _mm512_fnmadd_ps(sum, x[3], x[5]));
 }
 
-LINE tap_four(__m512 y[IN], __m512 a, __m512 b, __m512 c) {
+LINE tap_four(packed y[IN], packed a, packed b, packed c) {
     const float of_near = 1 / (2 * P * P * (P * P - Q * Q)), of_far = 1 / (2 * Q * Q * (Q * Q - P * P));
-    const __m512 near = _mm512_fmadd_ps(VALUE(of_near), a, _mm512_mul_ps(VALUE(of_near * P * P), c));
-    const __m512 far = _mm512_fmadd_ps(VALUE(of_far), a, _mm512_mul_ps(VALUE(of_far * Q * Q), c));
-    y[0] = _mm512_mul_ps(VALUE(1 / (P * P * Q * Q)), a);
-    y[1] = _mm512_fmadd_ps(VALUE(of_near * P), b, near);
-    y[2] = _mm512_fnmadd_ps(VALUE(of_near * P), b, near);
-    y[3] = _mm512_fmadd_ps(VALUE(of_far * Q), b, far);
-    y[4] = _mm512_fnmadd_ps(VALUE(of_far * Q), b, far);
+    const packed near = (element)of_near * a + (element)(of_near * P * P) * c;
+    const packed far = (element)of_far * a + (element)(of_far * Q * Q) * c;
+    y[0] = (element)(1 / (P * P * Q * Q)) * a;
+    y[1] = near + (element)(of_near * P) * b;
+    y[2] = near - (element)(of_near * P) * b;
+    y[3] = far + (element)(of_far * Q) * b;
+    y[4] = far - (element)(of_far * Q) * b;
     y[5] = c;
 }
 
@@ -77,10 +77,10 @@ LINE see_wide(__m512 y[IN_WIDTH], const __m512 x[IN_WIDTH]) {
 }
 
 LINE tap_wide(packed y[IN_WIDTH], packed a, packed b, packed c) {
-    const packed half = _mm512_set1_ph(0.5f), ends = _mm512_mul_ph(half, _mm512_add_ph(a, c));
+    const packed ends = (element)0.5f * (a + c);
     y[0] = a;
-    y[1] = _mm512_fmadd_ph(half, b, ends);
-    y[2] = _mm512_fnmadd_ph(half, b, ends);
+    y[1] = ends + (element)0.5f * b;
+    y[2] = ends - (element)0.5f * b;
     y[3] = c;
 }
 
@@ -122,14 +122,15 @@ static word *stretch_of(word *seen, long k, long tiles, long step) { return seen
 /* Transform one tile of x (B, H, W, C), all channels, and return what scales it back. */
 static float see(word *seen, const number *x, sizes s, place at, long tile, long tiles) {
     const number *pixels[PLACES], *image = x + at.image * s.height * s.width * s.channels;
-    uint16_t most = 0;
+    const long top = at.row - s.padding, left = at.column - s.padding, first = left < 0 ? 0 : left, start = top < 0 ? 0 : top;
     for (int i = 0; i < PLACES; i++) {
-        const long row = at.row + i / IN_WIDTH - s.padding, column = at.column + i % IN_WIDTH - s.padding;
+        const long row = top + i / IN_WIDTH, column = left + i % IN_WIDTH;
         const bool within = row >= 0 && row < s.height && column >= 0 && column < s.width;
         pixels[i] = within ? image + (row * s.width + column) * s.channels : NULL;
-        if (within) most = greatest(pixels[i], s.channels, most);
     }
-    const scale of = scale_to(MOST_PIXEL, most);
+    const long rows = least(s.height, top + IN) - start, columns = least(s.width, left + IN_WIDTH) - first;
+    const scale of = scale_to(MOST_PIXEL, greatest(image + (start * s.width + first) * s.channels, rows,
+                                                   columns * s.channels, s.width * s.channels));
     const __m512 there = VALUE(of.there);
     const long step = step_of(s.channels);
     for (long k = 0; k < s.channels; k += LANES) {
@@ -158,63 +159,51 @@ static float see(word *seen, const number *x, sizes s, place at, long tile, long
     return of.back;
 }
 
-/* The nine taps of one channel for 16 outputs, transformed along columns. */
-LINE transform_columns(__m512 to[IN][3], const __m512 taps[TAPS]) {
-#pragma GCC unroll 3
-    for (int j = 0; j < 3; j++) {
-        __m512 y[IN];
-        tap_four(y, taps[j], taps[3 + j], taps[6 + j]);
-#pragma GCC unroll 6
-        for (int i = 0; i < IN; i++) to[i][j] = y[i];
-    }
-}
-
 /* What scales channels from k on of a kernel, for LANES outputs from `first` on. */
-static void scale_kernel(float *there, float *back, const number *kernel, sizes s, long first, long k, long depth) {
-    uint16_t most[LANES] = {0};
+static scales scale_kernel(float *backs, const number *kernel, sizes s, long first, long k, long depth) {
+    uint16_t most[LANES];
     if (s.turned) greatest_of_columns(most, kernel + k * TAPS * s.outputs + first, TAPS * depth, s.outputs);
     else
-        for (long row = 0; row < LANES * TAPS; row++)
-            most[row / TAPS] = greatest(kernel + (first * TAPS + row) * s.channels + k, depth, most[row / TAPS]);
-    for (int i = 0; i < LANES; i++) {
-        const scale of = scale_to(MOST_TAP, most[i]);
-        there[i] = of.there, back[i] = of.back;
-    }
+        for (int i = 0; i < LANES; i++)
+            most[i] = greatest(kernel + (first + i) * TAPS * s.channels + k, TAPS, depth, s.channels);
+    scale of[LANES];
+    for (int i = 0; i < LANES; i++) of[i] = scale_to(MOST_TAP, most[i]), backs[i] = of[i].back;
+    return scales_of(of);
 }
 
 /* Transform a kernel's channels from k on, for N outputs from `first` on, into (places, words, N), and say what scales
  * these outputs back. */
 static void transform_kernel(word *to, float *backs, const number *kernel, sizes s, long first, long k, long depth) {
     for (long v = 0; v < N; v += LANES) {
-        float theres[LANES];
-        scale_kernel(theres, backs + v, kernel, s, first + v, k, depth);
-        const __m512 there = _mm512_loadu_ps(theres);
+        const scales by = scale_kernel(backs + v, kernel, s, first + v, k, depth);
         for (long c = 0; c < depth; c += LANES * PER_WORD) {
             const long count = least(LANES, (depth - c) / PER_WORD);
             __m512 x[TAPS][LANES];
-            for (int tap = 0; tap < TAPS && !s.turned; tap++) {
-                const number *from = kernel + ((first + v) * TAPS + tap) * s.channels + k + c;
-                for (int i = 0; i < LANES; i++) x[tap][i] = load_words(from + i * TAPS * s.channels, count);
-                turn(x[tap]);
+            for (int tap = 0; tap < TAPS; tap++) {
+                const number *rows = kernel + ((first + v) * TAPS + tap) * s.channels + k + c;
+                const number *columns = kernel + ((k + c) * TAPS + TAPS - 1 - tap) * s.outputs + first + v;
+                const long next = TAPS * s.outputs;
+                for (int i = 0; i < LANES && !s.turned; i++) x[tap][i] = load_words(rows + i * TAPS * s.channels, count);
+                for (int i = 0; i < count && s.turned; i++, columns += PER_WORD * next)
+                    x[tap][i] = load_rows(columns, columns + (PER_WORD - 1) * next);
+                if (!s.turned) turn(x[tap]);
             }
             for (long i = 0; i < count; i++) {
-                __m512 half[PER_WORD][IN][3];
-                for (int j = 0; j < PER_WORD; j++) {
-                    const number *from = kernel + (k + c + i * PER_WORD + j) * TAPS * s.outputs + first + v;
-                    __m512 taps[TAPS];
-#pragma GCC unroll 9
-                    for (int tap = 0; tap < TAPS; tap++)
-                        taps[tap] = _mm512_mul_ps(there, s.turned ? load(from + (TAPS - 1 - tap) * s.outputs)
-                                                                  : channel_of(x[tap][i], j));
-                    transform_columns(half[j], taps);
+                packed half[IN][3];
+#pragma GCC unroll 3
+                for (int j = 0; j < 3; j++) {
+                    packed taps[3], y[IN];
+#pragma GCC unroll 3
+                    for (int row = 0; row < 3; row++) taps[row] = scaled((__m512i)x[3 * row + j][i], by);
+                    tap_four(y, taps[0], taps[1], taps[2]);
+#pragma GCC unroll 6
+                    for (int row = 0; row < IN; row++) half[row][j] = y[row];
                 }
                 word *at = to + (c / PER_WORD + i) * N + v;
 #pragma GCC unroll 6
                 for (int row = 0; row < IN; row++) {
-                    packed taps[3], y[IN_WIDTH];
-#pragma GCC unroll 3
-                    for (int j = 0; j < 3; j++) taps[j] = pack(half[0][row][j], half[PER_WORD - 1][row][j]);
-                    tap_wide(y, taps[0], taps[1], taps[2]);
+                    packed y[IN_WIDTH];
+                    tap_wide(y, half[row][0], half[row][1], half[row][2]);
 #pragma GCC unroll 6
                     for (int j = 0; j < IN_WIDTH; j++)
                         store_right(at + (row * IN_WIDTH + j) * apart(depth / PER_WORD * N), y[j]);
