@@ -173,7 +173,11 @@ def test_they_are_taken_where_nothing_is_learnt(
     for name in ("fused_group_norm", "fused_geglu", "fused_layer_norm"):
         monkeypatch.setattr(pointwise, name, zeros)
     x = randn(2, 32, 6, 6).to(dtype).contiguous(memory_format=torch.channels_last)
-    norm, wide, added = nn.GroupNorm(4, 32).to(dtype), randn(5, 64).to(dtype), x[:, :, 0, 0].contiguous()
+    norm, wide, added = (
+        nn.GroupNorm(4, 32).to(dtype),
+        randn(5, 64).to(dtype),
+        x[:, :, 0, 0].contiguous(),
+    )
     of_rows = nn.LayerNorm(64).to(dtype)
 
     def taken() -> list[bool]:
@@ -202,17 +206,17 @@ def test_what_lies_otherwise_is_left_to_torch(dtype: torch.dtype) -> None:
     assert pointwise.may_norm(x, norm)
     assert not pointwise.may_norm(x.contiguous(), norm)
     assert not pointwise.may_norm(x[0], norm)
+    added = x[:, :, 0, 0].contiguous()
+    assert pointwise.may_norm(x, norm, added)
+    assert not pointwise.may_norm(x, norm, added[:1])
+    assert not pointwise.may_norm(x, norm, x[:, :, 0, 0])  # which lies apart
+    assert not pointwise.may_norm(x, norm, added.double())
     assert not pointwise.may_norm(x, norm.double())
     assert not pointwise.may_norm(x.double(), norm)
     odd = randn(1, 24, 6, 6).to(dtype).contiguous(memory_format=last)
     assert not pointwise.may_norm(odd, nn.GroupNorm(4, 24).to(dtype))
     one = randn(1, 16, 1, 1).to(dtype).contiguous(memory_format=last)
     assert not pointwise.may_norm(one, nn.GroupNorm(16, 16).to(dtype))
-    added = x[:, :, 0, 0].contiguous()
-    assert pointwise.may_norm(x, norm, added)
-    assert not pointwise.may_norm(x, norm, added[:1])
-    assert not pointwise.may_norm(x, norm, x[:, :, 0, 0])  # which lies apart
-    assert not pointwise.may_norm(x, norm, added.double())
     wide = randn(5, 64).to(dtype)
     of_rows = nn.LayerNorm(64).to(dtype)
     assert pointwise.may_norm_rows(wide, of_rows)

@@ -131,7 +131,9 @@ class TransformerBlock(nn.Module):
         """Map tokens (B, N, C), with the text's hidden states (R * B, T, D), to (R * B, N, C)."""
         normed = layer_norm(tokens, self.norm1)
         tokens = as_many(residual(self.attn1, normed, normed, shortcut=tokens), hidden_states)
-        tokens = residual(self.attn2, layer_norm(tokens, self.norm2), hidden_states, shortcut=tokens)
+        tokens = residual(
+            self.attn2, layer_norm(tokens, self.norm2), hidden_states, shortcut=tokens
+        )
         return residual(self.ff, layer_norm(tokens, self.norm3), shortcut=tokens)
 
 

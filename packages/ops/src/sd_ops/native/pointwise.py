@@ -124,9 +124,7 @@ def fused_group_norm(
     return out
 
 
-def fused_layer_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Tensor:
+def fused_layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Norm contiguous x (..., C) over C."""
     out, width = torch.empty_like(x), x.shape[-1]
     sizes = _RowSizes(x.numel() // width, width, torch.get_num_threads(), eps)
