@@ -1,4 +1,4 @@
-"""Group norm with SiLU, layer norm, and GEGLU, by this package's own kernels on CPUs (`pointwise.c`).
+"""Norms, SiLU with group norm, and GEGLU, by this package's own kernels on CPUs (`pointwise.c`).
 
 Where gradients are off: they keep nothing for a backward pass, and what will learn later gives the
 same before it does.
