@@ -18,7 +18,7 @@ from sd_ops.convolutions import frozen_convolution, winograd_convolution
 from sd_ops.fused_bias import linear_fused, may_fuse_bias
 from sd_ops.int8 import int8_values
 from sd_ops.limits import limits
-from sd_ops.native.linear import PANEL, linear_natively, may_map_natively
+from sd_ops.native.linear import PANEL, linear_natively, map_and_learn, may_map_natively
 from sd_ops.native.winograd import convolve_natively, may_convolve_natively
 from sd_ops.tokenwise import Tokenwise
 from sd_ops.unfolded import conv_unfolded, num_pixels
@@ -41,17 +41,17 @@ class Linear(nn.Linear):
             return cast_linear(x, weight, self.bias, dtype)
         if not self.fast or not _may(x, weight):
             return F.linear(x, weight, self.bias)
-        if may_map_natively(x, weight, self.bias):
-            return linear_natively(x, weight, self.bias)
         num_tokens, learns = x.numel() // x.shape[-1], torch.is_grad_enabled()
-        known = limits(x.dtype)
+        known, frozen = limits(x.dtype), _is_frozen(weight, self.bias)
+        if (frozen or not learns) and may_map_natively(x, weight, self.bias):
+            return (map_and_learn if learns else linear_natively)(x, weight, self.bias)
         if num_tokens >= known.min_tokens_to_fuse and may_fuse_bias(self.bias):
             return linear_fused(x, weight, self.bias)
         if num_tokens < (known.min_tokens_to_learn if learns else known.min_tokens):
             return F.linear(x, weight, self.bias)
         picture = x.reshape(1, 1, num_tokens, x.shape[-1]).permute(0, 3, 1, 2)
         kernel = weight[:, :, None, None]
-        if learns and _is_frozen(weight, self.bias):
+        if learns and frozen:
             out = frozen_convolution(picture, kernel, self.bias)
         else:
             out = F.conv2d(picture, kernel, self.bias)
@@ -59,7 +59,7 @@ class Linear(nn.Linear):
 
     def with_shortcut(self, x: Tensor, *, shortcut: Tensor) -> Tensor | None:
         """Return `shortcut` + the result within the product, or None where that is not best."""
-        if not (self.fast and _has_tokens(x)) or shortcut.shape[:-1] != x.shape[:-1]:
+        if not (self.fast and _may_fuse(x)) or shortcut.shape[:-1] != x.shape[:-1]:
             return None
         weight, bias = self.weight, self.bias
         if _may(x, weight) and may_map_natively(x, weight, bias, added=shortcut):
@@ -68,7 +68,7 @@ class Linear(nn.Linear):
 
     def gated(self, x: Tensor) -> Tensor | None:
         """Return `sd_ops.geglu` of the result by our own kernel, or None where it is not best."""
-        if not (self.fast and _has_tokens(x)) or self.out_features % (2 * PANEL):
+        if not (self.fast and _may_fuse(x)) or self.out_features % (2 * PANEL):
             return None
         weight = self.weight
         if _may(x, weight) and may_map_natively(x, weight, self.bias):
@@ -108,7 +108,7 @@ class Conv2d(nn.Conv2d):
 
     def with_shortcut(self, x: Tensor, *, shortcut: Tensor) -> Tensor | None:
         """Return `shortcut` + the result by our own kernels, or None where they are not best."""
-        if not (self.fast and self._has_work(x)):
+        if not (self.fast and self._has_work(x)) or torch.is_grad_enabled():
             return None
         assert not isinstance(self.padding, str)
         sides = (
@@ -134,6 +134,8 @@ class Conv2d(nn.Conv2d):
             tokens, matrix = x.permute(0, 2, 3, 1), weight.flatten(1)
             added = None if added is None else added.permute(0, 2, 3, 1)
             if may_map_natively(tokens, matrix, self.bias, added=added):
+                if torch.is_grad_enabled():
+                    return map_and_learn(tokens, matrix, self.bias).permute(0, 3, 1, 2)
                 out = linear_natively(tokens, matrix, self.bias, added=added)
                 return out.permute(0, 3, 1, 2)
         elif may_convolve_natively(x, weight, self.bias, added=added):
@@ -141,11 +143,14 @@ class Conv2d(nn.Conv2d):
         return None
 
     def _has_work(self, x: Tensor) -> bool:
-        """Whether there is enough of it for our own kernels, and nothing learns or compiles."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        """Whether there is enough of it for our own kernels, and they know how to learn it."""
+        if torch.compiler.is_compiling():
             return False
-        if self._is_linear():
+        learns = torch.is_grad_enabled()
+        if self._is_linear() and not (learns and not _is_frozen(self.weight, self.bias)):
             return _has_tokens(x.permute(0, 2, 3, 1))
+        if learns:
+            return False
         known = limits(x.dtype).min_tiles_natively
         return self._is_plain() and self.stride == (1, 1) and num_tiles(x.shape) >= known
 
@@ -232,6 +237,11 @@ def _as_one_product(
         out: Tensor = opaque_unfolded(x, weight, bias, list(stride), padding)
         return out
     return conv_unfolded(x, weight, bias, stride, padding)
+
+
+def _may_fuse(x: Tensor) -> bool:
+    """Whether there are enough tokens for our own kernel, and nothing learns."""
+    return not torch.is_grad_enabled() and _has_tokens(x)
 
 
 def _has_tokens(x: Tensor) -> bool:

@@ -12,30 +12,46 @@
 /* Rows of a block at most, and their numbers; words of a kernel that are turned. */
 enum { MOST_ROWS = 8 * ROWS, MOST_LAID = 1 << 19, MOST_TURNED = 1 << 20 };
 
-/* `gated`: the kernel has twice as many rows, of which the second half gates the first. */
-typedef struct { long rows, depth, outputs, gated, threads; } sizes;
+/* `gated`: the kernel has twice as many outputs, of which the second half gates the first; `turned`: it is (C, O) in
+ * place of (O, C). */
+typedef struct { long rows, depth, outputs, gated, turned, threads; } sizes;
 
-/* N rows of a kernel (O, C) as (C words, N), and what scales back the rows' channels of each step, (steps, N). */
-static void turn_panel(word *to, float *backs, const number *kernel, long depth) {
-    for (long v = 0; v < N; v += LANES)
-        for (long start = 0; start < depth; start += DEPTH) {
-            const long until = least(start + DEPTH, depth);
+/* N outputs of a kernel, from `first` on, as (C words, N), and what scales back the outputs' channels of each step,
+ * (steps, N). */
+static void turn_panel(word *to, float *backs, const number *kernel, long first, sizes s) {
+    const long all = s.gated ? 2 * s.outputs : s.outputs;
+    for (long v = 0; v < N; v += LANES) {
+        const number *rows = kernel + (first + v) * s.depth, *columns = kernel + first + v;
+        for (long start = 0; start < s.depth; start += DEPTH) {
+            const long until = least(start + DEPTH, s.depth);
+            uint16_t most[LANES];
             scale of[LANES];
+            if (s.turned) greatest_of_columns(most, columns + start * all, until - start, all);
             for (int i = 0; i < LANES; i++) {
-                of[i] = scale_to(MOST_RIGHT, greatest(kernel + (v + i) * depth + start, 1, until - start, 0));
+                if (!s.turned) most[i] = greatest(rows + i * s.depth + start, 1, until - start, 0);
+                of[i] = scale_to(MOST_RIGHT, most[i]);
                 backs[start / DEPTH * N + v + i] = of[i].back;
             }
+            const scales by = scales_of(of);
             for (long k = start; k < until; k += LANES * PER_WORD) {
                 const long count = least(LANES, (until - k) / PER_WORD);
                 __m512 x[LANES];
-                for (int i = 0; i < LANES; i++) {
-                    _mm_prefetch(kernel + (v + LANES + i) * depth + k, _MM_HINT_T1); /* the next rows, or another panel's */
-                    x[i] = load_factors(kernel + (v + i) * depth + k, count, of[i]);
+                if (s.turned)
+                    for (long i = 0; i < count; i++) {
+                        const number *channel = columns + (k + i * PER_WORD) * all;
+                        x[i] = load_rows(channel, channel + (PER_WORD - 1) * all);
+                    }
+                else {
+                    for (int i = 0; i < LANES; i++) {
+                        _mm_prefetch(rows + (LANES + i) * s.depth + k, _MM_HINT_T1); /* the next ones, or another panel's */
+                        x[i] = load_words(rows + i * s.depth + k, count);
+                    }
+                    turn(x);
                 }
-                turn(x);
-                for (long i = 0; i < count; i++) _mm512_storeu_ps(to + (k / PER_WORD + i) * N + v, x[i]);
+                for (long i = 0; i < count; i++) store_right(to + (k / PER_WORD + i) * N + v, scaled((__m512i)x[i], by));
             }
         }
+    }
 }
 
 /* Lay out some rows of x (rows, C) as (steps, rows, `step` words), and say what scales them back. */
@@ -79,7 +95,7 @@ static void give(number *out, const float *sums, finish of, long rows, sizes s) 
 
 int ready(void) { return 1; }
 
-/* out (M, O) = x (M, C) kernel (O, C)^T + bias, or gated; and + added (M, O), where that is not null. C is a multiple
+/* out (M, O) = x (M, C) kernel^T + bias, or gated; and + added (M, O), where that is not null. C is a multiple
  * of LANES and O of N. Returns 0, or 1 for want of memory. */
 int linear(number *out, const number *x, const number *kernel, const number *bias, const number *added, sizes s) {
     const long panels = s.outputs / N, words = s.depth / PER_WORD, twice = s.gated ? 2 : 1;
@@ -103,7 +119,7 @@ int linear(number *out, const number *x, const number *kernel, const number *bia
 #pragma omp for schedule(dynamic)
             for (long task = 0; task < count * twice; task++) {
                 const long output = (first + task / twice) * N + task % twice * s.outputs;
-                turn_panel(turned + task * words * N, column_backs + task * steps * N, kernel + output * s.depth, s.depth);
+                turn_panel(turned + task * words * N, column_backs + task * steps * N, kernel, output, s);
             }
 #pragma omp for schedule(dynamic)
             for (long block = 0; block < blocks; block++) {
