@@ -1,5 +1,7 @@
 """Weights that learn under autocast: the same numbers, and no copies kept."""
 
+import copy
+import importlib
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sd_ops import Conv2d, Linear, use_fast_paths
+from sd_ops.native.library import why_not_native
+
+LIMITS = importlib.import_module("sd_ops.limits")
+NEEDED = why_not_native(torch.bfloat16)
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: Linear(32, 48), (2, 7, 32)),
@@ -30,7 +36,11 @@ def learn(layer: nn.Module, x: Tensor, *, fast: bool, dtype: torch.dtype) -> lis
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("of", [torch.float32, torch.bfloat16], ids=str)
-def test_a_layer_learns_what_it_learns_under_autocast_alone(name: str, of: torch.dtype) -> None:
+def test_a_layer_learns_what_it_learns_under_autocast_alone(
+    name: str, of: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, on a processor for which no kernels of ours are the faster ones."""
+    monkeypatch.setattr(LIMITS, "processor", lambda: "other")
     torch.manual_seed(0)
     make, shape = LAYERS[name]
     layer, x = make(), torch.randn(shape).to(of)
@@ -39,6 +49,40 @@ def test_a_layer_learns_what_it_learns_under_autocast_alone(name: str, of: torch
     for one, other in zip(ours, plain, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
+
+
+NATIVE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: Linear(64, 96), (2, 300, 64)),
+    "convolution": (lambda: Conv2d(64, 96, 3, padding=1), (2, 64, 16, 12)),
+    "convolution of many tiles": (lambda: Conv2d(32, 64, 3, bias=False), (1, 32, 40, 38)),
+    "pointwise": (lambda: Conv2d(64, 96, 1), (2, 64, 12, 12)),
+    "linear of other channels": (lambda: Linear(48, 96), (2, 300, 48)),
+}
+
+
+@pytest.mark.skipif(NEEDED is not None, reason=str(NEEDED))
+@pytest.mark.parametrize("name", NATIVE)
+def test_by_our_own_kernels_a_layer_learns_as_exactly(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pairs are slow, so that products go by float16, and weights' gradients by float32."""
+    torch.manual_seed(0)
+    make, shape = NATIVE[name]
+    layer, x = make(), torch.randn(shape)
+    plain = learn(layer, x, fast=False, dtype=torch.bfloat16)
+    same = learn(layer, x, fast=True, dtype=torch.bfloat16)
+    monkeypatch.setattr(LIMITS, "processor", lambda: "avx512_fp16")
+    ours = learn(layer, x, fast=True, dtype=torch.bfloat16)
+    assert not torch.equal(ours[0], same[0]) or LIMITS._HERE == "avx512_fp16"
+    rounded = copy.deepcopy(layer).bfloat16().double()
+    use_fast_paths(rounded, False)
+    exact = rounded(wide := x.bfloat16().double().requires_grad_())
+    weights = torch.linspace(-1, 1, exact.numel()).view(exact.shape).bfloat16().double()
+    wanted = [exact, *torch.autograd.grad(exact, [wide, *rounded.parameters()], weights)]
+    for one, other, true in zip(ours, plain, wanted, strict=True):
+        assert one.dtype == other.dtype
+        off, allowed = ((each.double() - true).norm() for each in (one, other))
+        assert off < 1.02 * allowed + 1.5e-3 * true.norm()
 
 
 def kept(layer: nn.Module, x: Tensor) -> list[torch.dtype]:

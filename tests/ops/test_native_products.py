@@ -1,11 +1,13 @@
 """Our own convolutions and linear layers on CPUs give torch's numbers, and only where they may."""
 
+import copy
 import importlib
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sd_ops import Conv2d, Linear, use_fast_paths
 from sd_ops.convolutions import winograd_convolution
@@ -317,3 +319,46 @@ def test_halves_are_multiplied_so_where_their_products_are_slow(
         torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.01)
         layer(x)  # and where gradients are wanted as ever
         assert asked == shapes
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "passes"),
+    [
+        (lambda: Linear(320, 64), (2, 40, 320), 2),
+        (lambda: Linear(64, 1280, bias=False), (130, 64), 2),
+        (lambda: Conv2d(96, 64, 1), (2, 96, 12, 12), 2),
+        (lambda: Linear(48, 64), (2, 40, 48), 0),  # on the way back no whole panels
+        (lambda: Linear(64, 64), (1, 15, 64), 0),  # few
+    ],
+)
+@pytest.mark.parametrize("dtype", TYPES[1:])
+@pytest.mark.usefixtures("slow_pairs")
+def test_what_is_frozen_hands_gradients_on(
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    passes: int,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    taken: list[bool] = []
+    true = LINEAR.linear_natively
+
+    def noted(*given: Tensor, turned: bool = False) -> Tensor:
+        taken.append(turned)
+        out: Tensor = true(*given, turned=turned)
+        return out
+
+    monkeypatch.setattr(LINEAR, "linear_natively", noted)
+    plain = make().to(dtype).requires_grad_(False)
+    fast, exact = copy.deepcopy(plain), copy.deepcopy(plain).double()
+    use_fast_paths(fast)
+    found = []
+    for layer, of in ((fast, dtype), (plain, dtype), (exact, torch.float64)):
+        x = randn(*shape).to(dtype).to(of).requires_grad_()
+        out = layer(x)
+        grad = randn(*out.shape, seed=1).to(dtype).to(of)
+        found.append((out.detach(), *torch.autograd.grad(out, x, grad)))
+    assert taken == [False, True][:passes]
+    for one, other, true_one in zip(*found, strict=True):
+        assert error(one, true_one) < (1.2 if by_float16() else 1.01) * error(other, true_one)

@@ -7,6 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sd_ops.convolutions import kernel_gradient, picture_gradient
+from sd_ops.limits import limits
+from sd_ops.native.linear import linear_natively, may_map_natively
+from sd_ops.native.winograd import convolve_natively, may_convolve_natively
+from sd_ops.winograd import num_tiles
+
 __all__ = ["autocast_dtype", "cast_convolution", "cast_linear"]
 
 _ONE, _NONE = (1, 1), (0, 0)
@@ -27,9 +33,10 @@ def autocast_dtype(x: Tensor, weight: Tensor) -> torch.dtype | None:
 
 
 def cast_linear(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Map (..., C) to (..., O) as `F.linear` under autocast to ``dtype`` does, bit for bit.
+    """Map (..., C) to (..., O) as `F.linear` under autocast to ``dtype`` does.
 
-    The weight is cast once more in the backward pass.
+    Bit for bit, but where our own kernels are faster (`sd_ops.limits`). The weight is cast once
+    more in the backward pass.
     """
     out: Tensor = _Linear.apply(x.to(dtype), weight, bias)
     return out
@@ -44,6 +51,10 @@ def cast_convolution(
     padding: tuple[int, ...],
 ) -> Tensor:
     """Convolve x (B, C, H, W) as `F.conv2d` under autocast to ``dtype`` does, as `cast_linear`."""
+    alone = weight.shape[2:] == stride == _ONE and padding == _NONE
+    if alone and x.numel() // x.shape[1] >= limits(dtype).min_tokens_natively:
+        mapped = cast_linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias, dtype)
+        return mapped.permute(0, 3, 1, 2)
     out: Tensor = _Convolution.apply(x.to(dtype), weight, bias, stride, padding)
     return out
 
@@ -52,7 +63,10 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.linear(x, weight.to(x.dtype), _cast(bias, x.dtype))
+        weight, bias = weight.to(x.dtype), _cast(bias, x.dtype)
+        if may_map_natively(x, weight, bias):
+            return linear_natively(x, weight, bias)
+        return F.linear(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -62,9 +76,17 @@ class _Linear(torch.autograd.Function):
         into_x = into_weight = into_bias = None
         rows = grad.reshape(-1, grad.shape[-1])
         if for_x:
-            into_x = (rows @ weight.to(grad.dtype)).view(*grad.shape[:-1], -1)
+            kernel = weight.to(grad.dtype)
+            if may_map_natively(grad, kernel, None, turned=True):
+                into_x = linear_natively(grad, kernel, None, turned=True)
+            else:
+                into_x = (rows @ kernel).view(*grad.shape[:-1], -1)
         if for_weight:
-            into_weight = (rows.t() @ x.reshape(-1, x.shape[-1])).to(weight.dtype)
+            tokens = x.reshape(-1, x.shape[-1])
+            if limits(x.dtype).weights_learn_in_float32:
+                into_weight = rows.float().t() @ tokens.float()
+            else:
+                into_weight = (rows.t() @ tokens).to(weight.dtype)
         if for_bias:
             into_bias = rows.sum(0).to(weight.dtype)
         return into_x, into_weight, into_bias
@@ -82,13 +104,28 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight.to(x.dtype), _cast(bias, x.dtype), stride, padding)
+        weight, bias = weight.to(x.dtype), _cast(bias, x.dtype)
+        ctx.natively = _goes_natively(x, weight, bias, stride, padding)
+        if ctx.natively:
+            return convolve_natively(x, weight, bias, padding[0])
+        return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
+        if ctx.natively:
+            kernel, padding = weight.to(grad.dtype), ctx.padding[0]
+            return (
+                picture_gradient(grad, kernel, x.shape, padding) if wanted[0] else None,
+                _cast(kernel_gradient(x, grad, kernel, padding), weight.dtype)
+                if wanted[1]
+                else None,
+                _cast(grad.sum((0, 2, 3)), weight.dtype) if wanted[2] else None,
+                None,
+                None,
+            )
         sizes = [weight.shape[0]] if wanted[2] else None
         kernel = weight.to(grad.dtype)
         into_x, into_weight, into_bias = torch.ops.aten.convolution_backward(
@@ -96,6 +133,21 @@ class _Convolution(torch.autograd.Function):
         )
         into_weight, into_bias = (_cast(each, weight.dtype) for each in (into_weight, into_bias))
         return into_x, into_weight, into_bias, None, None
+
+
+def _goes_natively(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+) -> bool:
+    return (
+        stride == _ONE
+        and padding in (_NONE, _ONE)
+        and num_tiles(x.shape) >= limits(x.dtype).min_tiles_natively
+        and may_convolve_natively(x, weight, bias)
+    )
 
 
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -11,7 +11,12 @@ from sd_ops.limits import limits
 from sd_ops.native.winograd import may_convolve_natively
 from sd_ops.winograd import conv_winograd, num_tiles, winograd_weight_gradient
 
-__all__ = ["frozen_convolution", "winograd_convolution"]
+__all__ = [
+    "frozen_convolution",
+    "kernel_gradient",
+    "picture_gradient",
+    "winograd_convolution",
+]
 
 _ONE, _NONE = (1, 1), (0, 0)
 _ONLY_INPUT, _ONLY_WEIGHT = (True, False, False), (False, True, False)
@@ -81,17 +86,19 @@ class _Winograd(torch.autograd.Function):
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         into_x = into_weight = into_bias = None
         if for_x:
-            into_x = _winograd_input_gradient(grad, weight, ctx.shape, ctx.padding)
+            into_x = picture_gradient(grad, weight, ctx.shape, ctx.padding)
         if for_weight:
-            into_weight = _winograd_weight_gradient(x, grad, weight, ctx.padding)
+            into_weight = kernel_gradient(x, grad, weight, ctx.padding).to(weight.dtype)
         if for_bias:
             into_bias = grad.sum((0, 2, 3))
         return into_x, into_weight, into_bias, None
 
 
-def _winograd_input_gradient(
-    grad: Tensor, weight: Tensor, shape: torch.Size, padding: int
-) -> Tensor:
+def picture_gradient(grad: Tensor, weight: Tensor, shape: torch.Size, padding: int) -> Tensor:
+    """Return the gradient of pictures of a ``shape``, by Winograd where that may be, else torch's.
+
+    For a kernel (O, C, 3, 3) with a stride of 1.
+    """
     # The transpose of a convolution is one with the kernel turned round.
     back = weight.transpose(0, 1)
     if grad.dtype == torch.float32 or may_convolve_natively(grad, back, None):
@@ -100,7 +107,11 @@ def _winograd_input_gradient(
     return _input_gradient(grad, weight, shape, _ONE, (padding, padding))
 
 
-def _winograd_weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
+def kernel_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """Return the gradient of such a kernel from pictures x, in float32 where that is faster."""
+    if limits(x.dtype).weights_learn_in_float32:
+        x, grad = x.float(), grad.float()
+        weight = torch.empty_like(weight, dtype=torch.float32)  # as below
     if num_tiles(x.shape) >= limits(x.dtype).min_tiles_to_learn:
         return winograd_weight_gradient(x, grad, padding)
     grad = grad.contiguous(memory_format=torch.channels_last)

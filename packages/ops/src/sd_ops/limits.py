@@ -115,6 +115,9 @@ class Limits:
     min_tiles_natively: int = NEVER
     """For Winograd by our own kernel (`sd_ops.native`), with gradients too."""
 
+    weights_learn_in_float32: bool = False
+    """Whether products for the gradients of weights are faster in float32, there and back."""
+
 
 _FLOAT32 = Limits(
     min_tokens=64,
@@ -165,6 +168,7 @@ _TABLE: Mapping[str, Mapping[torch.dtype, Limits]] = MappingProxyType(
                 min_queries_to_learn=64,
                 max_keys_to_learn=256,
                 min_tiles_natively=4,
+                weights_learn_in_float32=True,
             ),
         },
         "other": {torch.float32: _FLOAT32},

@@ -20,27 +20,32 @@ PANEL = 32
 
 class _Sizes(ctypes.Structure):
     _fields_ = tuple(
-        (name, ctypes.c_long)
-        for name in ("rows", "depth", "outputs", "gated", "turned", "threads")
+        (name, ctypes.c_long) for name in ("rows", "depth", "outputs", "gated", "turned", "threads")
     )
 
 
 def may_map_natively(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, added: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    added: Tensor | None = None,
+    turned: bool = False,
 ) -> bool:
     """Tell whether `linear_natively` is best for these: enough plain tokens, and no gradients.
 
     Or `map_and_learn`, where gradients are on. The first such question on a machine compiles it.
     """
     plain = [part for part in (x, weight, bias, added) if part is not None]
+    outputs, depth = reversed(weight.shape) if turned else weight.shape
     return (
         x.numel() // x.shape[-1] >= limits(x.dtype).min_tokens_natively
         and all(type(part) in (Tensor, torch.nn.Parameter) for part in plain)
         and all(part.dtype == x.dtype and part.device.type == "cpu" for part in plain)
-        and weight.shape[1] % _LANES == 0
-        and weight.shape[0] % PANEL == 0
+        and depth % _LANES == 0
+        and outputs % PANEL == 0
         and all(part.is_contiguous() for part in plain[1:])
-        and (not torch.is_grad_enabled() or weight.shape[1] % PANEL == 0)  # its outputs, turned
+        and (not torch.is_grad_enabled() or depth % PANEL == 0)  # the outputs, on the way back
         and not torch.compiler.is_compiling()
         and not torch._C._get_tracing_state()  # which would take the result for a constant
         and not isinstance(library(_NAME, x.dtype), str)
@@ -73,7 +78,7 @@ def linear_natively(
 
 
 def map_and_learn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Map x (..., C) to (..., O) with gradients of x alone, for which the weight is all that is kept."""
+    """Map x (..., C) to (..., O) with gradients of x alone; nothing but the weight is kept."""
     out = _Frozen.apply(x, weight, bias)
     assert isinstance(out, Tensor)
     return out
