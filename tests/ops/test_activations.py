@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sd_ops import geglu, group_norm, norm_silu
+from sd_ops import geglu, group_norm, layer_norm, norm_silu
 
 
 def randn(*shape: int) -> Tensor:
@@ -64,9 +64,27 @@ def test_a_norms_hooks_are_heard() -> None:
 def test_less_is_kept_than_by_torch() -> None:
     norm = nn.GroupNorm(4, 16)
     picture, tokens = randn(1, 16, 8, 8).requires_grad_(), randn(1, 64, 32).requires_grad_()
-    assert kept_by(lambda x: norm_silu(x * 1, norm), picture) < kept_by(
-        lambda x: F.silu(norm(x * 1)), picture
-    )
+    plain = kept_by(lambda x: F.silu(norm(x * 1)), picture)
+    assert kept_by(lambda x: norm_silu(x * 1, norm), picture) < plain
+    assert kept_by(lambda x: norm_silu(x * 1, norm, recomputed=False), picture) == plain
+
+
+@pytest.mark.parametrize("recomputed", [True, False])
+def test_what_is_added_before_a_norm_learns(recomputed: bool) -> None:
+    norm, x = nn.GroupNorm(4, 16), randn(2, 16, 5, 6).requires_grad_()
+    added = randn(2, 16).requires_grad_()
+    wanted = F.silu(norm(x + added[:, :, None, None]))
+    found = norm_silu(x, norm, added=added, recomputed=recomputed)
+    torch.testing.assert_close(found, wanted)
+    ours, theirs = (torch.autograd.grad(out.sum(), (x, added)) for out in (found, wanted))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_layer_norm_that_learns_is_torchs() -> None:
+    norm, x = nn.LayerNorm(16), randn(2, 5, 16).requires_grad_()
+    assert torch.equal(layer_norm(x, norm), norm(x))
+    assert layer_norm(x, norm).grad_fn is not None
     plain = kept_by(lambda x: (x * 1)[..., :16] * F.gelu((x * 1)[..., 16:]), tokens)
     assert kept_by(lambda x: geglu(x * 1), tokens) < plain
 

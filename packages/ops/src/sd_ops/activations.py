@@ -57,10 +57,12 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return normed
 
 
-def norm_silu(x: Tensor, norm: nn.GroupNorm, *, added: Tensor | None = None) -> Tensor:
+def norm_silu(
+    x: Tensor, norm: nn.GroupNorm, *, added: Tensor | None = None, recomputed: bool = True
+) -> Tensor:
     """Return the SiLU of normed x (B, C, H, W), to which ``added`` (B, C) is added before the norm.
 
-    On the CPU the norm's result is not kept for the backward pass but computed again.
+    On the CPU the norm's result is not kept for the backward pass but ``recomputed``.
     """
     if added is not None:
         if not _is_hooked(norm) and pointwise.may_norm(x, norm, added):
@@ -69,7 +71,7 @@ def norm_silu(x: Tensor, norm: nn.GroupNorm, *, added: Tensor | None = None) -> 
         x = x + added[:, :, None, None]
     if (out := _fused(x, norm, silu=True)) is not None:
         return out
-    if _is_hooked(norm) or not _recomputes(x):
+    if _is_hooked(norm) or not (recomputed and _recomputes(x)):
         return F.silu(group_norm(x, norm))
     arguments = (x, norm.weight, norm.bias, norm.num_groups, norm.eps)
     learning: Tensor = _NormSiLU.apply(*arguments)

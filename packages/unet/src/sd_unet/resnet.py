@@ -30,8 +30,9 @@ class ResnetBlock(nn.Module):
         """Add to x (B, C, H, W) what the block finds at the time embedded in (B, D), or fewer."""
         hidden = self.conv1(norm_silu(x, self.norm1))
         time = as_many(self.time_emb_proj(F.silu(time_embedding)), hidden)
+        hidden = norm_silu(hidden, self.norm2, added=time)
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return residual(self.conv2, norm_silu(hidden, self.norm2, added=time), shortcut=shortcut)
+        return residual(self.conv2, hidden, shortcut=shortcut)
 
 
 class Downsample(nn.Module):

@@ -129,12 +129,15 @@ class TransformerBlock(nn.Module):
 
     def forward(self, tokens: Tensor, hidden_states: Tensor) -> Tensor:
         """Map tokens (B, N, C), with the text's hidden states (R * B, T, D), to (R * B, N, C)."""
-        normed = layer_norm(tokens, self.norm1)
-        tokens = as_many(residual(self.attn1, normed, normed, shortcut=tokens), hidden_states)
+        tokens = as_many(self._looking_around(tokens), hidden_states)
         tokens = residual(
             self.attn2, layer_norm(tokens, self.norm2), hidden_states, shortcut=tokens
         )
         return residual(self.ff, layer_norm(tokens, self.norm3), shortcut=tokens)
+
+    def _looking_around(self, tokens: Tensor) -> Tensor:
+        normed = layer_norm(tokens, self.norm1)  # no longer held once this is done
+        return residual(self.attn1, normed, normed, shortcut=tokens)
 
 
 class SpatialTransformer(nn.Module):

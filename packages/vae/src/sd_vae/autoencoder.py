@@ -1,11 +1,10 @@
 """The KL autoencoder of latent diffusion (Rombach et al. 2022, arXiv:2112.10752, section 3.1)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sd_ops import Conv2d, resolve_backend
-from sd_vae.blocks import DownBlock, MidBlock, SelfAttention, UpBlock, group_norm
+from sd_vae.blocks import DownBlock, MidBlock, SelfAttention, UpBlock, activated, new_norm
 from sd_vae.config import VAEConfig
 from sd_vae.posterior import DiagonalGaussian
 
@@ -25,7 +24,7 @@ class Encoder(nn.Module):
             for i, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], groups, config.mid_block_add_attention)
-        self.conv_norm_out = group_norm(widths[-1], groups)
+        self.conv_norm_out = new_norm(widths[-1], groups)
         self.conv_out = Conv2d(widths[-1], num_moments * config.latent_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -34,7 +33,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             x = block(x)
         x = self.mid_block(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(activated(x, self.conv_norm_out))
         return out
 
 
@@ -53,7 +52,7 @@ class Decoder(nn.Module):
             )
             for i, width in enumerate(widths)
         )
-        self.conv_norm_out = group_norm(widths[-1], groups)
+        self.conv_norm_out = new_norm(widths[-1], groups)
         self.conv_out = Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        out: Tensor = self.conv_out(activated(x, self.conv_norm_out))
         return out
 
 
