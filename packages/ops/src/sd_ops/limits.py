@@ -47,10 +47,10 @@ tiles are hidden:
   products 550 to 640; at 16 x 16 820 and 380; at 8 x 8 380, as one product 140.
 - bfloat16, of 170 by pairs and 770 by float16: 160 to 177 by oneDNN. By our own kernels, in
   float16: linear layers 510 to 620, with 128 tokens 430; 3x3 convolutions 1,370 to 1,560, at 8 x 8
-  880; attention 4096 x 4096 x 40 in 80 to 90 ms, torch's 372; 1024 x 1024 x 80 in 10 and 38. In float32
-  linear layers 250 to 300, convolutions 785 to 1,040, attention in 157 and 19 ms. All weights of a
-  network learn in 11.3 s a step by pairs; with the result and the gradient of x by our kernels, and
-  those of weights in float32, in 5.9, where float32 takes 6.9.
+  880; attention 4096 x 4096 x 40 in 80 to 90 ms, torch's 372; 1024 x 1024 x 80 in 10 and 38. In
+  float32 linear layers 250 to 300, convolutions 785 to 1,040, attention in 157 and 19 ms. All
+  weights of a network learn in 11.3 s a step by pairs; with the result and the gradient of x by our
+  kernels, and those of weights in float32, in 5.9, where float32 takes 6.9.
 
 On the EPYC those convolutions, in float32, were not measured: they are taken for bfloat16 from 16
 tiles on, as its float32 is 0.7 of this one's and its pairs do 515, 210 at 8 x 8.
