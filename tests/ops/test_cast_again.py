@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sd_ops import Conv2d, Linear, use_fast_paths
+from sd_ops.cast_again import cast_linear
 from sd_ops.native.library import why_not_native
 
 LIMITS = importlib.import_module("sd_ops.limits")
@@ -83,6 +84,20 @@ def test_by_our_own_kernels_a_layer_learns_as_exactly(
         assert one.dtype == other.dtype
         off, allowed = ((each.double() - true).norm() for each in (one, other))
         assert off < 1.02 * allowed + 1.5e-3 * true.norm()
+
+
+def test_of_another_device_nothing_is_said_by_this_ones_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LIMITS, "processor", lambda: "avx512_fp16")
+    x = torch.randn(2, 300, 64, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    weight = torch.randn(96, 64, device="meta", requires_grad=True)
+    out = cast_linear(x, weight, None, torch.bfloat16)
+    seen: list[torch.dtype] = []
+    true = Tensor.float
+    monkeypatch.setattr(Tensor, "float", lambda each: seen.append(each.dtype) or true(each))
+    torch.autograd.grad(out, (x, weight), torch.empty_like(out))
+    assert not seen
 
 
 def kept(layer: nn.Module, x: Tensor) -> list[torch.dtype]:

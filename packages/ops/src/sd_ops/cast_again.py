@@ -52,7 +52,8 @@ def cast_convolution(
 ) -> Tensor:
     """Convolve x (B, C, H, W) as `F.conv2d` under autocast to ``dtype`` does, as `cast_linear`."""
     alone = weight.shape[2:] == stride == _ONE and padding == _NONE
-    if alone and x.numel() // x.shape[1] >= limits(dtype).min_tokens_natively:
+    enough = x.numel() // x.shape[1] >= limits(dtype).min_tokens_natively
+    if alone and enough and x.device.type == "cpu":
         mapped = cast_linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias, dtype)
         return mapped.permute(0, 3, 1, 2)
     out: Tensor = _Convolution.apply(x.to(dtype), weight, bias, stride, padding)
@@ -83,7 +84,7 @@ class _Linear(torch.autograd.Function):
                 into_x = (rows @ kernel).view(*grad.shape[:-1], -1)
         if for_weight:
             tokens = x.reshape(-1, x.shape[-1])
-            if limits(x.dtype).weights_learn_in_float32:
+            if x.device.type == "cpu" and limits(x.dtype).weights_learn_in_float32:
                 into_weight = rows.float().t() @ tokens.float()
             else:
                 into_weight = (rows.t() @ tokens).to(weight.dtype)

@@ -147,8 +147,9 @@ class Conv2d(nn.Conv2d):
         if torch.compiler.is_compiling():
             return False
         learns = torch.is_grad_enabled()
-        if self._is_linear() and not (learns and not _is_frozen(self.weight, self.bias)):
-            return _has_tokens(x.permute(0, 2, 3, 1))
+        if self._is_linear():
+            handed_on = not learns or _is_frozen(self.weight, self.bias)
+            return handed_on and _has_tokens(x.permute(0, 2, 3, 1))
         if learns:
             return False
         known = limits(x.dtype).min_tiles_natively
