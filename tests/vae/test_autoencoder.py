@@ -119,3 +119,17 @@ def test_it_learns_a_picture_in_bfloat16_autocast() -> None:
         optimizer.step()
         history.append(terms.reconstruction.item())
     assert history[-1] < 0.5 * history[0]
+
+
+def test_what_small_blocks_left_is_given_back_before_the_large_ones(
+    vae: AutoencoderKL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr("sd_vae.autoencoder.give_back_freed", lambda: given.append(1))
+    latents = torch.zeros(1, 3, 4, 4)
+    with torch.no_grad():
+        vae.decode(latents)
+        assert len(given) == 2
+        vae.to("meta").decode(latents.to("meta"))
+    AutoencoderKL(small()).decode(latents)  # where it learns the next step wants it all again
+    assert len(given) == 2

@@ -13,7 +13,7 @@ from sd_ops.fused_layers import gated, residual
 from sd_ops.fused_on_cuda import kernels_fused
 from sd_ops.int8 import hold_as_int8, int8_keys, int8_values, quantized
 from sd_ops.layers import Conv2d, Linear, lay_out_kernels, use_fast_paths
-from sd_ops.memory import freed_memory_kept
+from sd_ops.memory import freed_memory_kept, give_back_freed
 from sd_ops.tokenwise import Tokenwise
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "freed_memory_kept",
     "gated",
     "geglu",
+    "give_back_freed",
     "group_norm",
     "hold_as_int8",
     "int8_keys",

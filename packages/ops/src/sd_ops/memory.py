@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-__all__ = ["freed_memory_kept"]
+__all__ = ["freed_memory_kept", "give_back_freed"]
 
 # The parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
@@ -39,6 +39,15 @@ def freed_memory_kept() -> Iterator[bool]:
         if libc is not None:
             _set(libc, _USUAL)
             libc.malloc_trim(0)
+
+
+def give_back_freed() -> None:
+    """Give the system back what this process has freed and glibc keeps for it, holes and all.
+
+    For where what comes next is of other sizes than what was: it would find no room there.
+    """
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
 
 
 def _set(libc: Any, settings: tuple[tuple[int, int], ...]) -> bool:
