@@ -1,9 +1,9 @@
 """C of this package as libraries for this processor: compiled once, and kept in the user's cache.
 
 A source is compiled with `-march=native` by the C compiler that `CC` names, or `cc`, `gcc` or
-`clang`, in one to three seconds. The library lies in `$XDG_CACHE_HOME/sd-ops` (`~/.cache/sd-ops`) under
-a name that stands for the source, the processor and the type, and for its own bytes; nothing else
-is written there, and it may be deleted. `SD_OPS_NATIVE=0` in the environment does without.
+`clang`, in one to three seconds. The library lies in `$XDG_CACHE_HOME/sd-ops` (`~/.cache/sd-ops`)
+under a name that stands for the source, the processor and the type, and for its own bytes; nothing
+else is written there, and it may be deleted. `SD_OPS_NATIVE=0` in the environment does without.
 """
 
 import ctypes
