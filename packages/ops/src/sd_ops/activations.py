@@ -64,12 +64,11 @@ def norm_silu(
 
     On the CPU the norm's result is not kept for the backward pass but ``recomputed``.
     """
-    if added is not None:
-        if not _is_hooked(norm) and pointwise.may_norm(x, norm, added):
-            given = (x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-            return pointwise.fused_group_norm(*given, silu=True, added=added)
+    out = _fused(x, norm, silu=True, added=added)
+    if out is None and added is not None:
         x = x + added[:, :, None, None]
-    if (out := _fused(x, norm, silu=True)) is not None:
+        out = _fused(x, norm, silu=True)
+    if out is not None:
         return out
     if _is_hooked(norm) or not (recomputed and _recomputes(x)):
         return F.silu(group_norm(x, norm))
@@ -82,14 +81,16 @@ def _is_hooked(norm: nn.Module) -> bool:
     return bool(norm._forward_hooks or norm._forward_pre_hooks)
 
 
-def _fused(x: Tensor, norm: nn.GroupNorm, *, silu: bool) -> Tensor | None:
+def _fused(
+    x: Tensor, norm: nn.GroupNorm, *, silu: bool, added: Tensor | None = None
+) -> Tensor | None:
     """Norm by a kernel of ours, where one may; else None."""
     if _is_hooked(norm):
         return None
     given = (x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-    if pointwise.may_norm(x, norm):
-        return pointwise.fused_group_norm(*given, silu=silu)
-    if fused_on_cuda.may_norm(x, norm):
+    if pointwise.may_norm(x, norm, added):
+        return pointwise.fused_group_norm(*given, silu=silu, added=added)
+    if added is None and fused_on_cuda.may_norm(x, norm):
         return fused_on_cuda.fused_group_norm(*given, silu=silu)
     return None
 

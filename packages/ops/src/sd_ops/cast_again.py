@@ -117,16 +117,14 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         if ctx.natively:
-            kernel, padding = weight.to(grad.dtype), ctx.padding[0]
-            return (
-                picture_gradient(grad, kernel, x.shape, padding) if wanted[0] else None,
-                _cast(kernel_gradient(x, grad, kernel, padding), weight.dtype)
-                if wanted[1]
-                else None,
-                _cast(grad.sum((0, 2, 3)), weight.dtype) if wanted[2] else None,
-                None,
-                None,
-            )
+            padding, into_x, into_weight, into_bias = ctx.padding[0], None, None, None
+            if wanted[0]:
+                into_x = picture_gradient(grad, weight.to(grad.dtype), x.shape, padding)
+            if wanted[1]:
+                into_weight = kernel_gradient(x, grad, weight, padding).to(weight.dtype)
+            if wanted[2]:
+                into_bias = grad.sum((0, 2, 3)).to(weight.dtype)
+            return into_x, into_weight, into_bias, None, None
         sizes = [weight.shape[0]] if wanted[2] else None
         kernel = weight.to(grad.dtype)
         into_x, into_weight, into_bias = torch.ops.aten.convolution_backward(

@@ -111,12 +111,12 @@ def kernel_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Te
     """Return the gradient of such a kernel from pictures x, in float32 where that is faster."""
     if limits(x.dtype).weights_learn_in_float32:
         x, grad = x.float(), grad.float()
-        weight = torch.empty_like(weight, dtype=torch.float32)  # as below
     if num_tiles(x.shape) >= limits(x.dtype).min_tiles_to_learn:
         return winograd_weight_gradient(x, grad, padding)
     grad = grad.contiguous(memory_format=torch.channels_last)
     places = (_ONE, (padding, padding), _ONE, False, _NONE, 1)
-    _, found, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *places, _ONLY_WEIGHT)
+    like = torch.empty_like(weight, dtype=x.dtype)  # as below
+    _, found, _ = torch.ops.aten.convolution_backward(grad, x, like, None, *places, _ONLY_WEIGHT)
     gradient: Tensor = found
     return gradient
 

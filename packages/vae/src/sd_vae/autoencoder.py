@@ -57,9 +57,10 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, 3, f*h, f*w)."""
-        x, learns = self.mid_block(self.conv_in(z)), torch.is_grad_enabled()
-        for block in self.up_blocks:
-            if block in self.up_blocks[-2:] and x.device.type == "cpu" and not learns:
+        x = self.mid_block(self.conv_in(z))
+        gives_back = z.device.type == "cpu" and not torch.is_grad_enabled()
+        for index, block in enumerate(self.up_blocks, start=-len(self.up_blocks)):
+            if gives_back and index >= -2:
                 give_back_freed()  # these want the most, and find no room where others were
             x = block(x)
         out: Tensor = self.conv_out(activated(x, self.conv_norm_out))

@@ -37,6 +37,15 @@ class _NormSizes(ctypes.Structure):
     )
 
 
+class _RowSizes(ctypes.Structure):
+    _fields_ = (
+        ("rows", ctypes.c_long),
+        ("width", ctypes.c_long),
+        ("threads", ctypes.c_long),
+        ("eps", ctypes.c_float),
+    )
+
+
 class _GateSizes(ctypes.Structure):
     _fields_ = (("rows", ctypes.c_long), ("width", ctypes.c_long), ("threads", ctypes.c_long))
 
@@ -48,15 +57,6 @@ def may_gate(projected: Tensor) -> bool:
         and projected.shape[-1] % (2 * _LANES) == 0
         and projected.is_contiguous()
         and _may(projected)
-    )
-
-
-class _RowSizes(ctypes.Structure):
-    _fields_ = (
-        ("rows", ctypes.c_long),
-        ("width", ctypes.c_long),
-        ("threads", ctypes.c_long),
-        ("eps", ctypes.c_float),
     )
 
 
