@@ -10,6 +10,9 @@ from sd_vae.posterior import DiagonalGaussian
 
 __all__ = ["AutoencoderKL", "Decoder", "Encoder"]
 
+# Places of latents from which on it is worth its time, 4 ms, to give freed memory back.
+_MANY = 2048
+
 
 class Encoder(nn.Module):
     """Turn pictures into the hidden states of the latent's moments."""
@@ -58,7 +61,8 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, 3, f*h, f*w)."""
         x = self.mid_block(self.conv_in(z))
-        gives_back = z.device.type == "cpu" and not torch.is_grad_enabled()
+        many = z.numel() // z.shape[1] >= _MANY
+        gives_back = many and z.device.type == "cpu" and not torch.is_grad_enabled()
         for index, block in enumerate(self.up_blocks, start=-len(self.up_blocks)):
             if gives_back and index >= -2:
                 give_back_freed()  # these want the most, and find no room where others were
